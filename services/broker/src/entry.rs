@@ -1,0 +1,296 @@
+//! Entries of the log, how they are appended, read and followed. Owns these types and their limits.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{Filter, Subject};
+
+/// Largest body of one entry. NATS refuses more than 1 MiB by default (`max_payload`), headers included.
+pub const ENTRY_BODY_BYTES_MAX: usize = 900 * 1024;
+/// Longest [`EntryId`].
+pub const ENTRY_ID_BYTES_MAX: usize = 160;
+/// Most subjects of one append.
+pub const SUBJECTS_MAX: usize = 4096;
+/// How long at least a repeated [`EntryId`] is recognised.
+pub const IDEMPOTENCE_WINDOW: Duration = Duration::from_secs(10 * 60);
+
+/// Place of an entry in its stream. Grows with every entry of the stream; numbers may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// Before the first entry.
+    pub const ZERO: Self = Self(0);
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// When an entry was stored: microseconds since 1970, by the broker's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The present.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// What makes an append idempotent: the same id is the same append. At most [`ENTRY_ID_BYTES_MAX`] bytes of printable
+/// ASCII without spaces. Ids that begin with their time (UUID v7) are the cheapest to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EntryId(Box<str>);
+
+impl EntryId {
+    /// Takes an id; `None` if it is empty, too long or has other bytes than printable ASCII.
+    pub fn new(text: impl Into<Box<str>>) -> Option<Self> {
+        let text = text.into();
+        let good = !text.is_empty() && text.len() <= ENTRY_ID_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic());
+        good.then_some(Self(text))
+    }
+
+    /// A fresh one.
+    pub fn unique() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string().into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Names and values kept beside a body. Few and small: at most 4 KiB together.
+pub type Headers = Vec<(String, String)>;
+
+/// One entry to be.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Where it is to be found: at least one, at most [`SUBJECTS_MAX`], none twice.
+    pub subjects: Vec<Subject>,
+    /// Makes it idempotent.
+    pub id: EntryId,
+    /// Kept beside the body.
+    pub headers: Headers,
+    /// At most [`ENTRY_BODY_BYTES_MAX`].
+    pub body: Bytes,
+    /// Compare-and-set on the subject's last sequence.
+    pub expect_last: Option<Seq>,
+}
+
+impl Append {
+    /// An append to one subject, without headers or expectations.
+    pub fn new(subject: Subject, id: EntryId, body: impl Into<Bytes>) -> Self {
+        Self { subjects: vec![subject], id, headers: Vec::new(), body: body.into(), expect_last: None }
+    }
+}
+
+/// The acknowledgement of an append: it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its sequence; with several subjects, that on the first.
+    pub seq: Seq,
+    /// It had been stored before: the sequence is that of the first time.
+    pub duplicate: bool,
+}
+
+/// Why there is no acknowledgement. What a caller does differently is a variant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Nothing was stored; the same append may work later.
+    #[error("not stored: {0}")]
+    NotStored(String),
+    /// Nothing was stored, and the same append will not work before something is trimmed.
+    #[error("{0} is full")]
+    Full(Subject),
+    /// Nothing was stored: the subject's last sequence is `last`, not the one expected.
+    #[error("the subject's last sequence is {last}, another was expected")]
+    Conflict {
+        /// The sequence found.
+        last: Seq,
+    },
+    /// Nothing was stored and never will be: too large, no subject, no stream for the subject.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// It may or may not have been stored. Append again with the same id.
+    #[error("no acknowledgement: {0}")]
+    Unknown(String),
+}
+
+/// An append that has its place in the order and waits for its acknowledgement.
+///
+/// Dropping it does not take the append back.
+#[must_use = "the acknowledgement has not come before this future is awaited"]
+pub struct PendingAppend(Pending);
+
+enum Pending {
+    Oneshot(oneshot::Receiver<Result<Appended, AppendError>>),
+    Boxed(Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>),
+}
+
+impl PendingAppend {
+    /// Waits for the sender of `receiver`; a dropped sender is [`AppendError::Unknown`].
+    pub fn from_oneshot(receiver: oneshot::Receiver<Result<Appended, AppendError>>) -> Self {
+        Self(Pending::Oneshot(receiver))
+    }
+
+    /// Waits for any future.
+    pub fn from_future(future: impl Future<Output = Result<Appended, AppendError>> + Send + 'static) -> Self {
+        Self(Pending::Boxed(Box::pin(future)))
+    }
+}
+
+impl Future for PendingAppend {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Pending::Oneshot(receiver) => Pin::new(receiver)
+                .poll(cx)
+                .map(|got| got.unwrap_or_else(|_| Err(AppendError::Unknown("the broker went away".into())))),
+            Pending::Boxed(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+/// One entry of the log. Shared by all who read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The subject under which it was found.
+    pub subject: Subject,
+    /// Its place.
+    pub seq: Seq,
+    /// When it was stored.
+    pub time: Timestamp,
+    /// What made its append idempotent.
+    pub id: EntryId,
+    /// Kept beside the body.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Where a read begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// Forward, from the first entry after this one.
+    After(Seq),
+    /// Forward, from the first entry stored at this time or later.
+    Since(Timestamp),
+    /// Backward, newest first, from the last entry before this one.
+    Before(Seq),
+    /// Backward, newest first, from the end.
+    End,
+}
+
+/// How much one read returns at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// Entries.
+    pub entries_max: usize,
+    /// Bytes of bodies, together.
+    pub bytes_max: usize,
+}
+
+impl ReadLimit {
+    /// A limit of so many entries and 1 MiB.
+    pub const fn entries(entries_max: usize) -> Self {
+        Self { entries_max, bytes_max: 1024 * 1024 }
+    }
+}
+
+/// What a read returned.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The entries, in the order asked for.
+    pub entries: Vec<Arc<Entry>>,
+    /// There are more after the last of them.
+    pub more: bool,
+}
+
+/// Why something could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The broker does not answer; try again.
+    #[error("the broker does not answer: {0}")]
+    Unavailable(String),
+    /// No stream keeps this subject, or the filter reaches over several.
+    #[error("no one stream keeps {0}")]
+    NoStream(Filter),
+    /// The broker was closed.
+    #[error("the broker was closed")]
+    Closed,
+}
+
+/// A stream: which subjects it keeps and how much of them. All streams refuse what is beyond their limits (discard
+/// new); none drops by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSpec {
+    /// Its name, `[A-Za-z0-9_-]+`, for instance `REALM_a_MAIL`.
+    pub name: String,
+    /// The subjects it keeps. Filters of different streams may not overlap.
+    pub filters: Vec<Filter>,
+    /// Most entries on one subject; `None` is without a limit.
+    pub entries_per_subject_max: Option<u64>,
+}
+
+/// Why a broker or a stream could not be opened. Nothing was changed or overwritten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The broker cannot be reached, or another process holds its file; try again.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It is there with other settings than those asked for.
+    #[error("stream {name} exists with other settings: {difference}")]
+    Differs {
+        /// The stream.
+        name: String,
+        /// What differs, for people.
+        difference: String,
+    },
+    /// What is there is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// What is there was written by a newer version.
+    #[error("{0}")]
+    Newer(String),
+    /// The request makes no sense: a bad name, overlapping filters, an unknown scheme.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Entries as they come. See [`crate::Broker::tail`].
+pub struct Tail(Box<dyn TailSource>);
+
+/// What an implementation gives behind a [`Tail`].
+#[async_trait::async_trait]
+pub trait TailSource: Send {
+    /// See [`Tail::next_batch`].
+    async fn next_batch(&mut self, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError>;
+}
+
+impl Tail {
+    /// Wraps an implementation's own.
+    pub fn new(source: impl TailSource + 'static) -> Self {
+        Self(Box::new(source))
+    }
+
+    /// Waits until there is something and returns what there is, within `limit` (at least one entry).
+    ///
+    /// Cancel-safe: an entry is either returned or still to come.
+    pub async fn next_batch(&mut self, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError> {
+        self.0.next_batch(limit).await
+    }
+}

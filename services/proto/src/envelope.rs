@@ -1,0 +1,165 @@
+//! The envelope: what one realm puts into another realm's inbox. `proto-docs/federation.md` describes it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Address, MessageId, RealmId, UserName};
+use crate::reply::State;
+
+/// The only version there is. Another one is dead-lettered and answered.
+pub const ENVELOPE_VERSION: u32 = 1;
+
+/// One envelope, as JSON. Fields that this version does not know are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`ENVELOPE_VERSION`].
+    pub v: u32,
+    /// Of the message; for a receipt, its own.
+    pub id: MessageId,
+    /// The realm it comes from.
+    pub origin: RealmId,
+    /// The realm it is for.
+    pub dest: RealmId,
+    /// When the sender's edge accepted it: RFC 3339, UTC.
+    pub sent_at: String,
+    /// W3C trace context of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Its place in the lane; set when the lane sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<LanePlace>,
+    /// What it carries.
+    #[serde(flatten)]
+    pub content: Content,
+}
+
+/// What an envelope carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Content {
+    /// A message to users of the destination.
+    Message {
+        /// Who sent it.
+        from: Address,
+        /// The sender's display name.
+        name: String,
+        /// For whom.
+        to: Vec<UserName>,
+        /// The text.
+        text: String,
+    },
+    /// What became of messages that the destination sent before.
+    Receipt {
+        /// One for each message and outcome.
+        results: Vec<Outcome>,
+    },
+}
+
+/// What became of one message at some of its receivers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The message.
+    pub id: MessageId,
+    /// Who had sent it, a user of the realm that gets the receipt.
+    pub sender: UserName,
+    /// The receivers it speaks of.
+    pub users: Vec<UserName>,
+    /// `delivered`, `read` or `failed`.
+    pub state: State,
+    /// Why it failed: an error code of the line protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Place of an envelope among those of its lane, which is first in, first out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanePlace {
+    /// New when the outbox was made anew.
+    pub epoch: u64,
+    /// Grows within the epoch.
+    pub seq: u64,
+    /// The one before; 0 for the first.
+    pub prev: u64,
+}
+
+/// Why bytes are not an envelope that can be processed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// It was made by a version that this one does not know.
+    #[error("envelope version {0} is not known here")]
+    Version(u64),
+    /// It is not an envelope.
+    #[error("not an envelope: {0}")]
+    Malformed(String),
+}
+
+impl Envelope {
+    /// The bytes that are published.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an envelope has string keys only and nothing in it can fail")
+    }
+
+    /// Understands published bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u64,
+        }
+        let malformed = |error: serde_json::Error| EnvelopeError::Malformed(error.to_string());
+        match serde_json::from_slice(bytes) {
+            Ok(envelope @ Self { v: ENVELOPE_VERSION, .. }) => Ok(envelope),
+            Ok(other) => Err(EnvelopeError::Version(other.v.into())),
+            Err(error) => match serde_json::from_slice(bytes) {
+                Ok(Version { v }) if v != u64::from(ENVELOPE_VERSION) => Err(EnvelopeError::Version(v)),
+                _ => Err(malformed(error)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn envelope(text: String) -> Envelope {
+        Envelope {
+            v: ENVELOPE_VERSION,
+            id: MessageId::fresh(),
+            origin: "realm1".parse().unwrap(),
+            dest: "realm2".parse().unwrap(),
+            sent_at: "2026-01-01T00:00:00Z".into(),
+            traceparent: None,
+            lane: Some(LanePlace { epoch: 1, seq: 3, prev: 2 }),
+            content: Content::Message {
+                from: "messi@realm1".parse().unwrap(),
+                name: "Lionel Messi".into(),
+                to: vec!["lineker".parse().unwrap()],
+                text,
+            },
+        }
+    }
+
+    #[test]
+    fn fields_of_later_versions_are_ignored_and_their_versions_named() {
+        let bytes = envelope("halo".into()).to_bytes();
+        let more = String::from_utf8(bytes).unwrap().replacen('{', r#"{"colour":"blue","#, 1);
+        assert!(Envelope::from_bytes(more.as_bytes()).is_ok());
+        assert_eq!(Envelope::from_bytes(br#"{"v":2,"shape":[]}"#), Err(EnvelopeError::Version(2)));
+        for bad in ["", "{}", "[]", "null", r#"{"v":1}"#, "\u{0}", r#"{"v":-1}"#] {
+            assert!(matches!(Envelope::from_bytes(bad.as_bytes()), Err(EnvelopeError::Malformed(_))), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_through(text in any::<String>()) {
+            let envelope = envelope(text);
+            prop_assert_eq!(Envelope::from_bytes(&envelope.to_bytes()).unwrap(), envelope);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Envelope::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Both wire formats of Antar: the line protocol between clients and edges, and the envelope between realms.
+//!
+//! Owns: names and ids, framing, the table of commands, replies and events, error codes, the envelope.
+//! Must not know: sockets, tasks, clocks, storage. Everything here is a function of its arguments.
+
+pub mod command;
+pub mod envelope;
+pub mod error;
+pub mod frame;
+pub mod json;
+pub mod line;
+pub mod names;
+pub mod reply;
+
+pub use command::{Command, Request, RequestError};
+pub use error::ErrorCode;
+pub use names::{Address, MessageId, RealmId, Tag, UserName};

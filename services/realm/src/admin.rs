@@ -1,0 +1,175 @@
+//! What an operator may ask of a running realm: requests on the broker's subject `realm.<id>.admin`, as JSON.
+//!
+//! Whoever may publish there is an operator: on NATS the realm's own account, on SQLite whoever may open the file's
+//! control socket (mode 0600).
+
+use antar_broker::Subject;
+use antar_proto::RealmId;
+use serde::{Deserialize, Serialize};
+
+/// Most accounts in one [`AdminRequest::UserImport`]; a larger file goes in several.
+pub const IMPORT_ACCOUNTS_MAX: usize = 100;
+
+/// The subject of a realm's operators.
+pub fn subject(realm: &RealmId) -> Subject {
+    Subject::new(format!("realm.{realm}.admin")).expect("a realm id is one token of a subject")
+}
+
+/// An account to be made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewAccount {
+    /// Name to log in with; checked by the realm.
+    pub user: String,
+    /// Password, in clear; never logged, never stored.
+    pub password: String,
+    /// Name to show; the user's if empty.
+    pub name: String,
+    /// Country; may be empty.
+    pub country: String,
+}
+
+/// A request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum AdminRequest {
+    /// Makes one account.
+    UserAdd(NewAccount),
+    /// Makes many; those that are there already are left alone and counted.
+    UserImport {
+        /// At most [`IMPORT_ACCOUNTS_MAX`].
+        accounts: Vec<NewAccount>,
+    },
+    /// Lists accounts in the order of their names, a page at a time.
+    UserList {
+        /// Begin after this name.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Sets a password and ends the user's sessions.
+    UserPasswd {
+        /// Whose.
+        user: String,
+        /// The new one.
+        password: String,
+    },
+    /// Disables or enables an account. Disabling ends its sessions; its mailbox goes on filling.
+    UserDisable {
+        /// Whose.
+        user: String,
+        /// `false` enables it again.
+        disabled: bool,
+    },
+    /// Removes an account and ends its sessions. What others received from it stays.
+    UserRemove {
+        /// Whose.
+        user: String,
+    },
+    /// Makes an invitation for `register`.
+    UserInvite {
+        /// How many accounts it is good for.
+        uses: u32,
+        /// For how long, in days.
+        days: u32,
+    },
+    /// Stops (or resumes) all traffic between this realm and others; what comes waits, also over a restart.
+    Pause {
+        /// `false` resumes.
+        paused: bool,
+    },
+    /// The realm's state.
+    Show,
+}
+
+/// One account, as `user list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountInfo {
+    /// Name to log in with.
+    pub user: String,
+    /// Name to show.
+    pub name: String,
+    /// Country.
+    pub country: String,
+    /// Cannot log in.
+    pub disabled: bool,
+    /// When it was made: RFC 3339, UTC.
+    pub created: String,
+    /// Live sessions.
+    pub sessions: usize,
+}
+
+/// One peer, as `realm show` and `connectedrealm` show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// The other realm.
+    pub realm: String,
+    /// Its name, for people.
+    pub name: String,
+    /// Where it was said to be; nothing connects there.
+    pub host: String,
+    /// Its port, likewise.
+    pub port: u16,
+    /// `up`, `waiting` (the peer does not take envelopes now) or `paused` (we don't send).
+    pub state: String,
+    /// Envelopes in our outbox that the peer has not stored yet.
+    pub queued: u64,
+    /// Age of the oldest of them, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<u64>,
+    /// Why the lane last failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// What was done, or why it was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum AdminReply {
+    /// It is done.
+    Done,
+    /// To `UserImport`.
+    Imported {
+        /// Accounts made.
+        added: usize,
+        /// Accounts that were there already.
+        existing: Vec<String>,
+        /// What was refused: the user as given, and why.
+        refused: Vec<(String, String)>,
+    },
+    /// To `UserList`.
+    Accounts {
+        /// A page of them.
+        accounts: Vec<AccountInfo>,
+        /// There are more after the last one.
+        more: bool,
+    },
+    /// To `UserInvite`.
+    Invitation {
+        /// The code; shown this once.
+        code: String,
+    },
+    /// To `Show`.
+    Realm {
+        /// Its id.
+        id: String,
+        /// Its name.
+        name: String,
+        /// Whether traffic with other realms is stopped.
+        paused: bool,
+        /// How many accounts there are.
+        accounts: usize,
+        /// Whom it exchanges messages with.
+        peers: Vec<PeerInfo>,
+    },
+    /// It was refused; nothing was changed.
+    Refused {
+        /// A code of the line protocol, for instance `no-such-user`.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The broker does not answer; try again.
+    Unavailable {
+        /// For people.
+        message: String,
+    },
+}

@@ -1,0 +1,58 @@
+//! What a realm is told at its start.
+
+use std::time::Duration;
+
+use antar_proto::RealmId;
+use serde::{Deserialize, Serialize};
+
+/// Who may make an account with `register`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Whoever has an invitation (`antar user invite`).
+    Invite,
+    /// Nobody; accounts are made with `antar user add`.
+    Closed,
+}
+
+/// Settings of one realm. All edges of a realm must have the same.
+#[derive(Debug, Clone)]
+pub struct RealmConfig {
+    /// Its id.
+    pub id: RealmId,
+    /// Its name, for people.
+    pub name: String,
+    /// Makes the accounts of the reports (messi, henderson, lineker; password surabaya) if they are not there.
+    pub demo_accounts: bool,
+    /// Who may register.
+    pub registration: Registration,
+    /// Answers an unknown user and a wrong password alike.
+    pub uniform_errors: bool,
+    /// How long a session lives after its login.
+    pub session_ttl: Duration,
+    /// Shortest new password, in bytes. (The demo accounts' own has 8.)
+    pub password_bytes_min: usize,
+    /// Most entries in one box of a mailbox.
+    pub mailbox_entries_max: u64,
+    /// How long entries are kept that were read.
+    pub retention: Duration,
+}
+
+impl RealmConfig {
+    /// The defaults for a realm of this id.
+    pub fn new(id: RealmId) -> Self {
+        Self {
+            name: id.to_string(),
+            id,
+            demo_accounts: false,
+            registration: Registration::Closed,
+            uniform_errors: false,
+            session_ttl: Duration::from_secs(30 * 24 * 3600),
+            password_bytes_min: 8,
+            mailbox_entries_max: 100_000,
+            retention: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
