@@ -1,0 +1,177 @@
+//! `chat`: the client for people and for scripts.
+//!
+//! Owns: what it can be told ([`ChatOptions`]) and how it can end ([`ChatOutcome`]). Must not know flags, files or the
+//! environment: its caller reads them.
+
+use std::path::PathBuf;
+
+use antar_proto::ErrorCode;
+
+use crate::client::ClientOptions;
+use crate::error::{CallError, ConnectError, RequestError};
+
+/// What `chat` is to do.
+#[derive(Clone)]
+pub struct ChatOptions {
+    /// The edge, `HOST:PORT`.
+    pub server: String,
+    /// Commands to run one after another; empty: from standard input, interactively if it is a terminal.
+    pub commands: Vec<String>,
+    /// Scripts: print each reply as received, one JSON object a line.
+    pub json: bool,
+    /// Log in as this user first.
+    pub user: Option<String>,
+    /// The password, where `auth` or [`ChatOptions::user`] come without one. A secret: it is never printed or stored.
+    pub password: Option<String>,
+    /// Have messages shown as they come in, once logged in. Interactive only; a script asks for it by `watch`.
+    pub watch: bool,
+    /// Where the lines typed are kept for the next time; lines with passwords never are.
+    pub history_file: Option<PathBuf>,
+    /// Colours, if standard output is a terminal. The caller turns it off for `NO_COLOR`.
+    pub colour: bool,
+    /// Show also when messages were delivered and read, not only when they failed.
+    pub verbose: bool,
+    /// Timeouts and limits of the connection.
+    pub client: ClientOptions,
+}
+
+impl Default for ChatOptions {
+    fn default() -> Self {
+        Self {
+            server: "127.0.0.1:4001".into(),
+            commands: Vec::new(),
+            json: false,
+            user: None,
+            password: None,
+            watch: true,
+            history_file: None,
+            colour: true,
+            verbose: false,
+            client: ClientOptions::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for ChatOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Commands hold passwords and texts.
+        f.debug_struct("ChatOptions")
+            .field("server", &self.server)
+            .field("commands", &self.commands.len())
+            .field("json", &self.json)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How `chat` ended. The numbers are the exit codes of every subcommand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum ChatOutcome {
+    /// All was done; interactively: the user left.
+    Done,
+    /// Something broke that trying again will not mend.
+    Failed,
+    /// A command that cannot be one; it was not sent.
+    Usage,
+    /// The server, its broker or the network does not answer: try again.
+    Unreachable,
+    /// Not logged in, or the name or password is wrong.
+    NotAuthorised,
+    /// The server understood, and said no.
+    Rejected,
+}
+
+impl ChatOutcome {
+    /// The process's exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::NotAuthorised => 4,
+            Self::Rejected => 5,
+        }
+    }
+
+    /// The outcome of a command that was answered with `code`; `None` is a code that this version does not know.
+    pub fn of_code(code: Option<ErrorCode>) -> Self {
+        match code {
+            Some(
+                ErrorCode::NotAuthorized
+                | ErrorCode::BadPassword
+                | ErrorCode::NoSuchAccount
+                | ErrorCode::BadCredentials,
+            ) => Self::NotAuthorised,
+            Some(ErrorCode::Unavailable) => Self::Unreachable,
+            _ => Self::Rejected,
+        }
+    }
+}
+
+impl From<&ConnectError> for ChatOutcome {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::BadAddress { .. } => Self::Usage,
+            ConnectError::Unreachable { .. } | ConnectError::Timeout { .. } => Self::Unreachable,
+        }
+    }
+}
+
+impl From<&RequestError> for ChatOutcome {
+    fn from(error: &RequestError) -> Self {
+        match error {
+            RequestError::BadLine(_) => Self::Usage,
+            RequestError::Closed(crate::error::Closed::Violation(_)) => Self::Failed,
+            RequestError::Closed(_) | RequestError::Timeout(_) => Self::Unreachable,
+        }
+    }
+}
+
+impl From<&CallError> for ChatOutcome {
+    fn from(error: &CallError) -> Self {
+        match error {
+            CallError::Request(error) => error.into(),
+            CallError::Refused(refusal) => Self::of_code(refusal.known()),
+            CallError::Unexpected { .. } => Self::Failed,
+        }
+    }
+}
+
+/// Runs `chat`: a script if there are commands or standard input is no terminal, else interactively.
+///
+/// Must run on a tokio runtime with time and network. Prints to standard output and standard error.
+pub async fn run(options: ChatOptions) -> ChatOutcome {
+    let _ = options;
+    ChatOutcome::Failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_code_has_its_exit_code() {
+        for code in ErrorCode::ALL {
+            let expected = match code.as_str() {
+                "not-authorized" | "bad-password" | "no-such-account" | "bad-credentials" => 4,
+                "unavailable" => 3,
+                _ => 5,
+            };
+            assert_eq!(ChatOutcome::of_code(Some(code)).exit_code(), expected, "{code:?}");
+        }
+        assert_eq!(ChatOutcome::of_code(None).exit_code(), 5);
+    }
+
+    #[test]
+    fn what_may_work_later_is_unreachable_and_a_broken_protocol_is_not() {
+        use crate::error::{Closed, Violation};
+        let closed = |closed| ChatOutcome::from(&RequestError::Closed(closed)).exit_code();
+        assert_eq!(closed(Closed::Ended), 3);
+        assert_eq!(closed(Closed::Broken(std::io::ErrorKind::ConnectionReset)), 3);
+        assert_eq!(closed(Closed::Violation(Violation::Unasked)), 1);
+        assert_eq!(ChatOutcome::from(&RequestError::Timeout(std::time::Duration::ZERO)).exit_code(), 3);
+        assert_eq!(ChatOutcome::from(&ConnectError::BadAddress { addr: "x".into() }).exit_code(), 2);
+    }
+}
