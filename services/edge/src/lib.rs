@@ -1,1 +1,15 @@
-//! Under construction.
+//! An edge: where clients of a realm connect.
+//!
+//! Owns: listeners, connections, limits, and the way from a line to a reply. Must not know: what is kept where; it
+//! asks the realm. An edge holds nothing that matters: whatever was answered OK is in the broker.
+
+mod commands;
+mod config;
+mod connection;
+mod guests;
+mod http;
+mod listener;
+mod outbox;
+
+pub use config::EdgeConfig;
+pub use listener::{bind, run};

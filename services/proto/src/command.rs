@@ -162,30 +162,103 @@ pub enum With {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the arguments that COMMANDS describes")]
 pub enum Command<'a> {
-    Auth { user: &'a str, password: &'a str },
-    Register { user: &'a str, password: &'a str, country: &'a str, name: &'a str, invite: Option<&'a str> },
-    Send { token: &'a str, to: Receiver, text: &'a str },
-    SendGroup { token: &'a str, to: Vec<Receiver>, text: &'a str },
+    Auth {
+        user: &'a str,
+        password: &'a str,
+    },
+    Register {
+        user: &'a str,
+        password: &'a str,
+        country: &'a str,
+        name: &'a str,
+        invite: Option<&'a str>,
+    },
+    Send {
+        token: &'a str,
+        to: Receiver,
+        text: &'a str,
+    },
+    SendGroup {
+        token: &'a str,
+        to: Vec<Receiver>,
+        text: &'a str,
+    },
     /// `sendgroup TOKEN #GROUP TEXT`.
-    SendNamedGroup { token: &'a str, group: &'a str, text: &'a str },
-    Inbox { token: &'a str },
-    List { token: &'a str },
-    Logout { token: &'a str },
-    AddRealm { token: Option<&'a str>, realm: Option<RealmId>, host: &'a str, port: u16 },
-    SendPrivateRealm { token: &'a str, realm: Option<RealmId>, to: Receiver, text: &'a str },
-    SendGroupRealm { token: &'a str, realm: Option<RealmId>, to: Vec<Receiver>, text: &'a str },
-    GetRealmInbox { token: &'a str, realm: Option<RealmId> },
-    ConnectedRealm { token: &'a str },
-    Watch { token: &'a str },
-    Unwatch { token: &'a str },
-    History { token: &'a str, with: With, before: Option<MessageId>, limit: usize },
-    Status { token: &'a str, id: Option<MessageId> },
-    WhoAmI { token: &'a str },
-    Users { token: &'a str, prefix: &'a str },
-    GetPresence { token: &'a str, user: Receiver },
-    Passwd { token: &'a str, old: &'a str, new: &'a str },
+    SendNamedGroup {
+        token: &'a str,
+        group: &'a str,
+        text: &'a str,
+    },
+    Inbox {
+        token: &'a str,
+    },
+    List {
+        token: &'a str,
+    },
+    Logout {
+        token: &'a str,
+    },
+    AddRealm {
+        token: Option<&'a str>,
+        realm: Option<RealmId>,
+        host: &'a str,
+        port: u16,
+    },
+    SendPrivateRealm {
+        token: &'a str,
+        realm: Option<RealmId>,
+        to: Receiver,
+        text: &'a str,
+    },
+    SendGroupRealm {
+        token: &'a str,
+        realm: Option<RealmId>,
+        to: Vec<Receiver>,
+        text: &'a str,
+    },
+    GetRealmInbox {
+        token: &'a str,
+        realm: Option<RealmId>,
+    },
+    ConnectedRealm {
+        token: &'a str,
+    },
+    Watch {
+        token: &'a str,
+    },
+    Unwatch {
+        token: &'a str,
+    },
+    History {
+        token: &'a str,
+        with: With,
+        before: Option<MessageId>,
+        limit: usize,
+    },
+    Status {
+        token: &'a str,
+        id: Option<MessageId>,
+    },
+    WhoAmI {
+        token: &'a str,
+    },
+    Users {
+        token: &'a str,
+        prefix: &'a str,
+    },
+    GetPresence {
+        token: &'a str,
+        user: Receiver,
+    },
+    Passwd {
+        token: &'a str,
+        old: &'a str,
+        new: &'a str,
+    },
     Ping,
-    Help { command: Option<&'a str> },
+    Help {
+        command: Option<&'a str>,
+    },
     Capabilities,
 }
 
@@ -228,13 +301,33 @@ pub fn parse(line: &[u8]) -> Result<Option<Request<'_>>, RequestError<'_>> {
     }
     let (name, rest) = split_word(rest);
     let Some(spec) = lookup(name) else {
-        let detail = if name.is_empty() { "there is no command after the tag" } else { "no such command: try help" };
+        let detail =
+            if name.is_empty() { "there is no command after the tag" } else { "no such command: try help" };
         return Err(RequestError { tag, code: ErrorCode::UnknownCommand, detail: detail.into() });
     };
-    let args = Args::split(spec, rest).map_err(|detail| RequestError { tag, code: ErrorCode::BadRequest, detail })?;
-    let command = build(spec.verb, &args)
-        .map_err(|detail| RequestError { tag, code: ErrorCode::BadRequest, detail: detail.into() })?;
+    let args = Args::split(spec, rest).map_err(|detail| RequestError {
+        tag,
+        code: ErrorCode::BadRequest,
+        detail,
+    })?;
+    let command = build(spec.verb, &args).map_err(|detail| RequestError {
+        tag,
+        code: ErrorCode::BadRequest,
+        detail: detail.into(),
+    })?;
     Ok(Some(Request { tag, command }))
+}
+
+/// The token that a line begins to show, of which only the beginning has been read.
+pub fn claimed_token(head: &[u8]) -> Option<&str> {
+    let end = head.iter().rposition(|&b| b == b' ')?;
+    let mut rest = std::str::from_utf8(&head[..end]).ok()?.trim_start_matches(' ');
+    if rest.starts_with('@') {
+        rest = split_word(rest).1;
+    }
+    let (name, rest) = split_word(rest);
+    let (token, _) = split_word(rest);
+    lookup(name).filter(|spec| spec.session && !token.is_empty()).map(|_| token)
 }
 
 /// Splits off the first word; runs of spaces count as one.
@@ -282,7 +375,9 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         Verb::Auth => Command::Auth { user: a, password: b },
         Verb::Register => {
             let (name, invite) = match d.rsplit_once(' ') {
-                Some((name, last)) if last.starts_with("invite=") => (name.trim_end(), last.strip_prefix("invite=")),
+                Some((name, last)) if last.starts_with("invite=") => {
+                    (name.trim_end(), last.strip_prefix("invite="))
+                }
                 _ => (d, None),
             };
             Command::Register { user: a, password: b, country: c, name, invite }
@@ -296,14 +391,18 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         Verb::List => Command::List { token: a },
         Verb::Logout => Command::Logout { token: a },
         Verb::AddRealm => {
-            let (token, realm, host, port) = if args.count == 4 { (Some(a), b, c, d) } else { (None, a, b, c) };
-            let port = port.parse().ok().filter(|&port| port > 0).ok_or("PORT is a number from 1 to 65535")?;
+            let (token, realm, host, port) =
+                if args.count == 4 { (Some(a), b, c, d) } else { (None, a, b, c) };
+            let port =
+                port.parse().ok().filter(|&port| port > 0).ok_or("PORT is a number from 1 to 65535")?;
             Command::AddRealm { token, realm: realm.parse().ok(), host, port }
         }
         Verb::SendPrivateRealm => {
             Command::SendPrivateRealm { token: a, realm: b.parse().ok(), to: Receiver::parse(c), text: d }
         }
-        Verb::SendGroupRealm => Command::SendGroupRealm { token: a, realm: b.parse().ok(), to: receivers(c)?, text: d },
+        Verb::SendGroupRealm => {
+            Command::SendGroupRealm { token: a, realm: b.parse().ok(), to: receivers(c)?, text: d }
+        }
         Verb::GetRealmInbox => Command::GetRealmInbox { token: a, realm: b.parse().ok() },
         Verb::ConnectedRealm => Command::ConnectedRealm { token: a },
         Verb::Watch => Command::Watch { token: a },
@@ -337,11 +436,17 @@ fn history<'a>(args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         if let Some(id) = word.strip_prefix("before=") {
             before = Some(id.parse().map_err(|_| "before= takes the id of a message")?);
         } else if let Some(number) = word.strip_prefix("limit=") {
-            limit = number.parse().ok().filter(|n| (1..=HISTORY_LIMIT_MAX).contains(n)).ok_or("limit= takes 1 to 200")?;
+            limit = number
+                .parse()
+                .ok()
+                .filter(|n| (1..=HISTORY_LIMIT_MAX).contains(n))
+                .ok_or("limit= takes 1 to 200")?;
         } else {
             with = match word.strip_prefix('@') {
                 Some(realm) => With::Realm(realm.parse().map_err(|_| "that is not the id of a realm")?),
-                None if word.contains('@') => With::Remote(word.parse().map_err(|_| "that is not USER@REALM")?),
+                None if word.contains('@') => {
+                    With::Remote(word.parse().map_err(|_| "that is not USER@REALM")?)
+                }
                 None => With::User(word.parse().map_err(|_| "that is not the name of a user")?),
             };
         }
@@ -386,7 +491,10 @@ mod tests {
         assert_eq!(command("sendprivate T henderson  halo bang hen "), private);
         assert_eq!(command("SEND  T   henderson halo bang hen"), private);
         let to = vec![Receiver::User("messi".parse().unwrap()), henderson()];
-        assert_eq!(command("sendgroup T messi,henderson  halo  x "), Command::SendGroup { token: "T", to, text: "halo  x" });
+        assert_eq!(
+            command("sendgroup T messi,henderson  halo  x "),
+            Command::SendGroup { token: "T", to, text: "halo  x" }
+        );
         let added = |token| Command::AddRealm { token, realm: realm2(), host: "172.16.16.102", port: 4002 };
         assert_eq!(command("addrealm realm2 172.16.16.102 4002 "), added(None));
         assert_eq!(command("addrealm T realm2 172.16.16.102 4002"), added(Some("T")));
@@ -425,6 +533,15 @@ mod tests {
             assert_eq!(code(line), expected, "{:?}", String::from_utf8_lossy(line));
         }
         assert_eq!(parse(b"   ").unwrap(), None);
+    }
+
+    #[test]
+    fn a_token_can_be_seen_before_the_line_is_whole() {
+        assert_eq!(claimed_token(b"send TOKEN messi hal"), Some("TOKEN"));
+        assert_eq!(claimed_token(b" @7  SEND  TOKEN messi hal"), Some("TOKEN"));
+        for none in [&b"send TOK"[..], b"auth messi surabaya x", b"xxxxxxxx", b"", b"@7 ", b"ping x "] {
+            assert_eq!(claimed_token(none), None);
+        }
     }
 
     #[test]

@@ -44,6 +44,19 @@ pub enum Content {
         name: String,
         /// For whom.
         to: Vec<UserName>,
+        /// Sent with `sendgrouprealm`: a name also stands for the user of that name in the origin.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        group: bool,
+        /// The text.
+        text: String,
+    },
+    /// A word from a realm to one of its own users, about a message that was not delivered. Stands in mailboxes only;
+    /// in another realm's inbox it is refused.
+    Notice {
+        /// For whom.
+        to: UserName,
+        /// The message it is about.
+        about: MessageId,
         /// The text.
         text: String,
     },
@@ -68,6 +81,9 @@ pub struct Outcome {
     /// Why it failed: an error code of the line protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The message said so of itself: see [`Content::Message`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub group: bool,
 }
 
 /// Place of an envelope among those of its lane, which is first in, first out.
@@ -96,6 +112,16 @@ impl Envelope {
     /// The bytes that are published.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("an envelope has string keys only and nothing in it can fail")
+    }
+
+    /// The origin and id that bytes claim which are not an envelope of this version, as far as they can be read.
+    pub fn claimed_origin(bytes: &[u8]) -> Option<(RealmId, MessageId)> {
+        #[derive(Deserialize)]
+        struct Claim {
+            origin: RealmId,
+            id: MessageId,
+        }
+        serde_json::from_slice::<Claim>(bytes).ok().map(|claim| (claim.origin, claim.id))
     }
 
     /// Understands published bytes.
@@ -134,6 +160,7 @@ mod tests {
                 from: "messi@realm1".parse().unwrap(),
                 name: "Lionel Messi".into(),
                 to: vec!["lineker".parse().unwrap()],
+                group: false,
                 text,
             },
         }
@@ -146,7 +173,10 @@ mod tests {
         assert!(Envelope::from_bytes(more.as_bytes()).is_ok());
         assert_eq!(Envelope::from_bytes(br#"{"v":2,"shape":[]}"#), Err(EnvelopeError::Version(2)));
         for bad in ["", "{}", "[]", "null", r#"{"v":1}"#, "\u{0}", r#"{"v":-1}"#] {
-            assert!(matches!(Envelope::from_bytes(bad.as_bytes()), Err(EnvelopeError::Malformed(_))), "{bad:?}");
+            assert!(
+                matches!(Envelope::from_bytes(bad.as_bytes()), Err(EnvelopeError::Malformed(_))),
+                "{bad:?}"
+            );
         }
     }
 

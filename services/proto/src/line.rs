@@ -5,6 +5,9 @@ use std::borrow::Cow;
 /// Longest line by default, without its end: 64 KiB (`protocol.md`, Framing).
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// How much of a line's beginning [`LineSplitter::line_so_far`] shows: a tag, a command and a token fit.
+pub const LINE_HEAD_BYTES: usize = 256;
+
 /// Cuts a stream of bytes into lines. Holds nothing while no line is half read.
 #[derive(Debug)]
 pub struct LineSplitter {
@@ -41,12 +44,20 @@ impl LineSplitter {
             }
             if self.partial.is_empty() {
                 let line = without_cr(head);
-                return Some(if line.len() > self.line_bytes_max { Step::TooLong } else { Step::Line(Cow::Borrowed(line)) });
+                return Some(if line.len() > self.line_bytes_max {
+                    Step::TooLong
+                } else {
+                    Step::Line(Cow::Borrowed(line))
+                });
             }
             let mut line = std::mem::take(&mut self.partial);
             line.extend_from_slice(head);
             line.truncate(without_cr(&line).len());
-            return Some(if line.len() > self.line_bytes_max { Step::TooLong } else { Step::Line(Cow::Owned(line)) });
+            return Some(if line.len() > self.line_bytes_max {
+                Step::TooLong
+            } else {
+                Step::Line(Cow::Owned(line))
+            });
         }
         None
     }
@@ -65,6 +76,18 @@ impl LineSplitter {
         }
         self.partial.extend_from_slice(head);
         None
+    }
+
+    /// Changes the limit, from the line on that is being read.
+    pub fn set_line_bytes_max(&mut self, line_bytes_max: usize) {
+        self.line_bytes_max = line_bytes_max;
+    }
+
+    /// How long the line is already that `input` goes on with, and how it begins: up to [`LINE_HEAD_BYTES`].
+    pub fn line_so_far(&self, input: &[u8]) -> (usize, Vec<u8>) {
+        let more = memchr::memchr(b'\n', input).unwrap_or(input.len());
+        let head = self.partial.iter().chain(&input[..more]).take(LINE_HEAD_BYTES).copied().collect();
+        (self.partial.len() + more, head)
     }
 
     /// Whether a line has begun and not ended.
@@ -100,14 +123,21 @@ mod tests {
     #[test]
     fn lines_end_with_lf_or_crlf_however_they_arrive() {
         for piece in 1..20 {
-            assert_eq!(lines(b"a b\r\nc\n\r\nd\re\nhalf", piece, 99), ["a b", "c", "", "d\re"], "pieces of {piece}");
+            assert_eq!(
+                lines(b"a b\r\nc\n\r\nd\re\nhalf", piece, 99),
+                ["a b", "c", "", "d\re"],
+                "pieces of {piece}"
+            );
         }
     }
 
     #[test]
     fn the_longest_line_passes_and_one_byte_more_does_not() {
         for piece in 1..20 {
-            assert_eq!(lines(b"12345678\r\n12345678\n123456789\r\nx\n", piece, 8), ["12345678", "12345678", "!", "x"]);
+            assert_eq!(
+                lines(b"12345678\r\n12345678\n123456789\r\nx\n", piece, 8),
+                ["12345678", "12345678", "!", "x"]
+            );
             assert_eq!(lines(b"1234567890123456789\nx\n", piece, 8), ["!", "x"], "reported once");
         }
     }

@@ -245,13 +245,18 @@ mod tests {
         );
         assert_eq!(
             text(&Sent::new(tag, id, "Message Sent", &["pele".into()], &[], true)),
-            format!(r#"{{"status":"OK","message":"Message Sent","id":"7","message_id":"{id}","unknown":["pele"],"duplicate":true}}"#)
+            format!(
+                r#"{{"status":"OK","message":"Message Sent","id":"7","message_id":"{id}","unknown":["pele"],"duplicate":true}}"#
+            )
         );
         assert_eq!(
             text(&Failure::new(tag, ErrorCode::NoSuchUser)),
             r#"{"status":"ERROR","code":"no-such-user","message":"User Tidak Ditemukan","id":"7"}"#
         );
-        assert!(text(&Failure::new(None, ErrorCode::Unavailable).stored(Stored::NO, None)).contains(r#""stored":false"#));
+        assert!(
+            text(&Failure::new(None, ErrorCode::Unavailable).stored(Stored::NO, None))
+                .contains(r#""stored":false"#)
+        );
         let unknown = Failure::new(None, ErrorCode::Unavailable).stored(Stored::UNKNOWN, Some(id));
         assert!(text(&unknown).contains(r#""stored":"unknown""#));
     }

@@ -2,7 +2,37 @@
 //!
 //! Owns: the meaning of everything kept in the broker. Must not know: sockets, lines, or which broker it is.
 
+mod account;
 pub mod admin;
+mod clock;
 pub mod config;
+mod copy;
+mod cursor;
+mod delivery;
+mod event;
+mod feed;
+mod hex;
+mod invite;
+mod lane;
+mod login;
+mod mail;
+mod mailbox;
+mod operate;
+mod password;
+mod peer;
+mod places;
+mod realm;
+mod send;
+mod session;
+mod tasks;
 
+pub use account::AccountError;
 pub use config::{RealmConfig, Registration};
+pub use cursor::ReadMark;
+pub use feed::{Feed, Step};
+pub use login::LoginError;
+pub use mailbox::{History, MessageStatus, Unread};
+pub use peer::AddRealmError;
+pub use realm::{Realm, StartError};
+pub use send::{Send, SendError, Sending, Sent};
+pub use session::SessionKey;

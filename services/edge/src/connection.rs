@@ -1,0 +1,539 @@
+//! One connection: bytes to lines, lines to commands, replies and events to bytes. Owns its buffers and its bounds.
+//!
+//! Nothing is allocated for a connection that is idle: what was read is used up at once, and what was written is given
+//! back. Sends are answered as the broker acknowledges them, many at a time and in order; every other command waits
+//! for the sends before it, so that a connection sees what it did.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use antar_broker::ReadError;
+use antar_proto::command::{self, Command, Request, claimed_token};
+use antar_proto::json::write_frame;
+use antar_proto::line::{LineSplitter, Step as LineStep};
+use antar_proto::reply::{Event, Failure};
+use antar_proto::{ErrorCode, MessageId, Tag, UserName};
+use antar_realm::{Feed, SessionKey, Step};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::commands::{Executed, FeedChange};
+use crate::guests::{Kick, Place};
+use crate::listener::Edge;
+use crate::outbox::{Replies, SendSlot, write_outcome};
+
+/// Longest line of a connection that has not logged in, unless it begins with a live token (P8: at most 16 KiB before
+/// login).
+const GUEST_LINE_BYTES_MAX: usize = 12 * 1024;
+/// Size of the buffer that all connections of a thread read into.
+const READ_BYTES: usize = 64 * 1024;
+/// Beyond so many bytes not yet written, nothing more is read or pushed.
+const OUT_BYTES_HIGH: usize = 256 * 1024;
+/// After so many empty lines in a row a connection has to rest for so long: they get no reply that would slow it.
+const EMPTY_LINES_MAX: u32 = 1_000;
+const EMPTY_LINES_REST: Duration = Duration::from_millis(10);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// The session that a connection has shown last.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    token: Box<str>,
+    pub(crate) key: SessionKey,
+    pub(crate) user: UserName,
+}
+
+/// A client's connection.
+pub(crate) struct Connection {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) address: IpAddr,
+    pub(crate) login: Option<Login>,
+    stream: TcpStream,
+    place: Place,
+    since: Instant,
+    lines: LineSplitter,
+    line_since: Option<Instant>,
+    empty_lines: u32,
+    /// Read and not yet looked at; empty unless something has to be waited for.
+    input: Vec<u8>,
+    /// A line that waits for the sends before it.
+    held: Option<Vec<u8>>,
+    replies: Replies,
+    out: Vec<u8>,
+    /// When something was last written, while there is something to write.
+    out_since: Option<Instant>,
+    /// What `watch` pushes, and for which session.
+    feed: Option<(Feed, SessionKey)>,
+    /// Set once no more is read: the client has ended its side, or the edge shuts down.
+    ending: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a connection woke up for.
+#[derive(Default)]
+struct Woken {
+    kick: Option<Kick>,
+    step: Option<Result<Step, ReadError>>,
+    readable: bool,
+}
+
+/// Why a connection is over.
+enum Over {
+    /// There is no more to do.
+    Done,
+    /// The other side is gone, or does not take what it is sent.
+    Gone,
+}
+
+impl From<io::Error> for Over {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(edge: Arc<Edge>, stream: TcpStream, address: IpAddr, place: Place) -> Self {
+        let lines = LineSplitter::new(GUEST_LINE_BYTES_MAX.min(edge.config.line_bytes_max));
+        Self {
+            edge,
+            address,
+            login: None,
+            stream,
+            place,
+            since: Instant::now(),
+            lines,
+            line_since: None,
+            empty_lines: 0,
+            input: Vec::new(),
+            held: None,
+            replies: Replies::default(),
+            out: Vec::new(),
+            out_since: None,
+            feed: None,
+            ending: false,
+            timer: None,
+        }
+    }
+
+    /// Serves it until it ends.
+    pub(crate) async fn run(mut self) {
+        while self.turn().await.is_ok() {}
+    }
+
+    /// Waits for something to happen and deals with it.
+    async fn turn(&mut self) -> Result<(), Over> {
+        if self.ending && self.replies.is_empty() && self.held.is_none() && self.input.is_empty() {
+            self.say_goodbye();
+            self.flush().await?;
+            return Err(Over::Done);
+        }
+        let woken = self.wait().await;
+        match woken.kick {
+            Some(Kick::Shutdown) => self.ending = true,
+            Some(Kick::Evicted) => return Err(Over::Gone),
+            None => {}
+        }
+        if let Some(step) = woken.step {
+            self.push(step).await?;
+        }
+        if woken.readable {
+            self.read()?;
+        }
+        self.take_lines().await?;
+        self.check_time().await?;
+        self.write()?;
+        Ok(())
+    }
+
+    fn wants_input(&self) -> bool {
+        !self.ending && self.held.is_none() && self.input.is_empty() && self.out.len() < OUT_BYTES_HIGH
+    }
+
+    /// Whether lines that were read could be looked at now.
+    fn can_take_lines(&self) -> bool {
+        let waiting = self.held.is_some() || !self.input.is_empty();
+        waiting
+            && self.out.len() < OUT_BYTES_HIGH
+            && (self.held.is_none() || self.replies.is_empty())
+            && self.replies.has_room(self.edge.config.pipeline_max)
+    }
+
+    /// Waits until there is something to do. Cancel-safe parts only: readiness, acknowledgements (kept in their
+    /// slots), the feed's next step.
+    async fn wait(&mut self) -> Woken {
+        if self.can_take_lines() {
+            return Woken::default();
+        }
+        self.set_timer();
+        let (wants_input, wants_events) = (self.wants_input(), self.out.len() < OUT_BYTES_HIGH);
+        let Self { stream, place, replies, out, feed, timer, ending, .. } = self;
+        let has_output = !out.is_empty();
+        let mut step = pin!(async {
+            match feed {
+                Some((feed, _)) if wants_events => feed.next().await,
+                _ => std::future::pending().await,
+            }
+        });
+        std::future::poll_fn(|cx| {
+            let mut woken = Woken::default();
+            let mut ready = false;
+            if let Poll::Ready(kick) = place.handle.poll_kicked(cx)
+                && !*ending
+            {
+                woken.kick = Some(kick);
+                ready = true;
+            }
+            ready |= replies.poll_write(cx, out).is_ready();
+            if let Poll::Ready(got) = step.as_mut().poll(cx) {
+                woken.step = Some(got);
+                ready = true;
+            }
+            ready |= has_output && stream.poll_write_ready(cx).is_ready();
+            if wants_input && stream.poll_read_ready(cx).is_ready() {
+                woken.readable = true;
+                ready = true;
+            }
+            ready |= timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+            if ready { Poll::Ready(woken) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// The next moment at which something would be too late.
+    fn deadline(&self) -> Option<Instant> {
+        let config = &self.edge.config;
+        let guest = self.place.is_guest().then(|| self.since + config.guest_time);
+        let line = self.line_since.map(|since| since + config.line_time);
+        let stall = self.out_since.map(|since| since + config.write_stall);
+        [guest, line, stall, self.replies.deadline()].into_iter().flatten().min()
+    }
+
+    /// Keeps one timer that is never late. One that is early costs a turn; resetting it for each send would cost more.
+    fn set_timer(&mut self) {
+        let Some(deadline) = self.deadline() else {
+            if self.timer.as_ref().is_some_and(|timer| timer.is_elapsed()) {
+                self.timer = None;
+            }
+            return;
+        };
+        match &mut self.timer {
+            Some(timer) if !timer.is_elapsed() && timer.deadline() <= deadline => {}
+            Some(timer) => timer.as_mut().reset(deadline),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(deadline))),
+        }
+    }
+
+    /// Ends what has taken too long.
+    async fn check_time(&mut self) -> Result<(), Over> {
+        let now = Instant::now();
+        let config = &self.edge.config;
+        if self.out_since.is_some_and(|since| since + config.write_stall <= now) {
+            tracing::info!(address = %self.address, waiting_bytes = self.out.len(), "a reader takes nothing, its connection is closed");
+            return Err(Over::Gone);
+        }
+        if self.place.is_guest() && self.since + config.guest_time <= now {
+            return Err(Over::Gone);
+        }
+        if self.line_since.is_some_and(|since| since + config.line_time <= now) {
+            let detail = format!("a line has to be whole within {} s", config.line_time.as_secs());
+            write_frame(&mut self.out, &Failure::new(None, ErrorCode::BadRequest).detail(&detail));
+            self.flush().await?;
+            return Err(Over::Done);
+        }
+        Ok(())
+    }
+
+    /// Reads what there is.
+    fn read(&mut self) -> Result<(), Over> {
+        let got = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
+            Ok(count) => {
+                self.input.extend_from_slice(&scratch[..count]);
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        match got {
+            // Half a line that the client will never end is not executed.
+            Some(0) => self.ending = true,
+            Some(_) => self.place.is_active(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Carries out lines until there are none, or one has to wait.
+    async fn take_lines(&mut self) -> Result<(), Over> {
+        if let Some(line) = self.held.take() {
+            if !self.line(Cow::Owned(line)).await? {
+                return Ok(());
+            }
+        }
+        let input = std::mem::take(&mut self.input);
+        let mut rest = &input[..];
+        while !rest.is_empty() {
+            if self.out.len() >= OUT_BYTES_HIGH || !self.replies.has_room(self.edge.config.pipeline_max) {
+                break;
+            }
+            if self.place.is_guest() {
+                self.welcome_long_line(rest);
+            }
+            match self.lines.next(&mut rest) {
+                Some(LineStep::Line(line)) => {
+                    if !self.line(line).await? {
+                        break;
+                    }
+                }
+                Some(LineStep::TooLong) => self.too_long(),
+                None => break,
+            }
+        }
+        self.input.extend_from_slice(rest);
+        self.line_since = match (self.lines.is_partial(), self.line_since) {
+            (true, since) => since.or_else(|| Some(Instant::now())),
+            (false, _) => None,
+        };
+        Ok(())
+    }
+
+    /// A line of a connection that has shown no token yet may be long if it begins with a live one.
+    fn welcome_long_line(&mut self, rest: &[u8]) {
+        let (length, head) = self.lines.line_so_far(rest);
+        if length > GUEST_LINE_BYTES_MAX
+            && let Some(token) = claimed_token(&head)
+        {
+            self.session(token);
+        }
+    }
+
+    fn too_long(&mut self) {
+        let detail = if self.place.is_guest() {
+            format!("before login a line has at most {GUEST_LINE_BYTES_MAX} bytes; the rest was skipped")
+        } else {
+            format!("a line has at most {} bytes; the rest was skipped", self.edge.config.line_bytes_max)
+        };
+        let mut reply = Vec::new();
+        write_frame(&mut reply, &Failure::new(None, ErrorCode::LineTooLong).detail(&detail));
+        self.replies.push_ready(reply);
+    }
+
+    /// Carries out one line; `false` if it has to wait (and is kept).
+    async fn line(&mut self, line: Cow<'_, [u8]>) -> Result<bool, Over> {
+        let Request { tag, command } = match command::parse(&line) {
+            Ok(Some(request)) => request,
+            Ok(None) => {
+                self.empty_lines += 1;
+                if self.empty_lines.is_multiple_of(EMPTY_LINES_MAX) {
+                    tokio::time::sleep(EMPTY_LINES_REST).await;
+                }
+                return Ok(true);
+            }
+            Err(error) => {
+                let mut reply = Vec::new();
+                write_frame(&mut reply, &Failure::new(error.tag, error.code).detail(&error.detail));
+                self.replies.push_ready(reply);
+                return Ok(true);
+            }
+        };
+        self.empty_lines = 0;
+        if let Some(what) = Outgoing::of(&command) {
+            self.send(tag, what, line.len()).await;
+            return Ok(true);
+        }
+        if !self.replies.is_empty() {
+            self.held = Some(line.into_owned());
+            return Ok(false);
+        }
+        // Boxed, so that the largest command does not set the size of every idle connection.
+        let Executed { marks, feed, login } = Box::pin(self.execute(tag, command)).await;
+        if let Some((token, key, user)) = login {
+            self.logged_in(Login { token, key, user });
+        }
+        match feed {
+            FeedChange::Keep => {}
+            FeedChange::Stop => self.feed = None,
+            FeedChange::Start(feed) => {
+                self.feed = self.login.as_ref().map(|login| (*feed, login.key.clone()));
+            }
+        }
+        if !marks.is_empty() {
+            // What could not be written stays unread.
+            self.flush().await?;
+            self.edge.realm.mark_read(marks).await;
+        }
+        Ok(true)
+    }
+
+    async fn send(&mut self, tag: Option<Tag<'_>>, outgoing: Outgoing<'_>, bytes: usize) {
+        let id = tag.and_then(|tag| tag.message_id()).unwrap_or_else(MessageId::fresh);
+        let Some(user) = self.session(outgoing.token) else {
+            let mut reply = Vec::new();
+            write_frame(&mut reply, &Failure::new(tag, ErrorCode::NotAuthorized));
+            return self.replies.push_ready(reply);
+        };
+        let message = outgoing.message;
+        let queued = tokio::time::timeout(
+            self.edge.config.ack_time,
+            self.edge.realm.send(&user, outgoing.what, outgoing.text, id),
+        );
+        let result = match queued.await {
+            Ok(result) => result,
+            Err(_) => Err(antar_realm::SendError::NotStored("the broker takes nothing".into())),
+        };
+        match result {
+            Ok(sending) => self.replies.push_sending(SendSlot {
+                sending,
+                tag: tag.map(|tag| tag.as_str().into()),
+                id,
+                message,
+                deadline: Instant::now() + self.edge.config.ack_time,
+                bytes,
+            }),
+            Err(error) => {
+                let mut reply = Vec::new();
+                write_outcome(&mut reply, tag, id, message, Err(error));
+                self.replies.push_ready(reply);
+            }
+        }
+    }
+
+    /// Whose token this is, if it is live; the connection counts as logged in from then on.
+    pub(crate) fn session(&mut self, token: &str) -> Option<UserName> {
+        if let Some(login) = &self.login
+            && *login.token == *token
+        {
+            return self.edge.realm.is_live(&login.key).then(|| login.user.clone());
+        }
+        let (key, user) = self.edge.realm.session(token)?;
+        self.logged_in(Login { token: token.into(), key, user: user.clone() });
+        Some(user)
+    }
+
+    fn logged_in(&mut self, login: Login) {
+        self.login = Some(login);
+        if self.place.is_guest() {
+            self.place.logged_in();
+            self.lines.set_line_bytes_max(self.edge.config.line_bytes_max);
+        }
+    }
+
+    /// Takes a reply that is ready to be written.
+    pub(crate) fn say(&mut self, reply: &[u8]) {
+        self.out.extend_from_slice(reply);
+    }
+
+    /// Whether this connection watches with the session of this key.
+    pub(crate) fn watches_for(&self, key: &SessionKey) -> bool {
+        self.feed.as_ref().is_some_and(|(_, watched)| watched == key)
+    }
+
+    /// Pushes a step of the feed.
+    async fn push(&mut self, step: Result<Step, ReadError>) -> Result<(), Over> {
+        let Some((feed, key)) = &self.feed else { return Ok(()) };
+        if !self.edge.realm.is_live(key) {
+            self.feed = None;
+            write_frame(&mut self.out, &Event::LoggedOut);
+            return Ok(());
+        }
+        let Step { events, marks } = match step {
+            Ok(step) => step,
+            Err(error) => {
+                tracing::warn!(user = %feed.user(), %error, "a watch ended: its client has to connect again");
+                return Err(Over::Gone);
+            }
+        };
+        for event in &events {
+            write_frame(&mut self.out, event);
+        }
+        if marks.is_empty() {
+            return Ok(());
+        }
+        // What could not be written stays unread.
+        self.write()?;
+        if !self.out.is_empty() {
+            self.flush().await?;
+        }
+        self.edge.realm.mark_seen(marks);
+        Ok(())
+    }
+
+    fn say_goodbye(&mut self) {
+        if self.feed.take().is_some()
+            && self.place.handle.poll_kicked(&Context::from_waker(std::task::Waker::noop())).is_ready()
+        {
+            write_frame(&mut self.out, &Event::Shutdown);
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    fn write(&mut self) -> Result<(), Over> {
+        let mut written = 0;
+        while written < self.out.len() {
+            match self.stream.try_write(&self.out[written..]) {
+                Ok(0) => return Err(Over::Gone),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if written == self.out.len() {
+            // Given back: an idle connection holds no buffer.
+            self.out = Vec::new();
+            self.out_since = None;
+        } else {
+            self.out.drain(..written);
+            self.out_since = self.out_since.filter(|_| written == 0).or_else(|| Some(Instant::now()));
+        }
+        Ok(())
+    }
+
+    /// Writes everything, as long as the other side takes something now and then.
+    async fn flush(&mut self) -> Result<(), Over> {
+        loop {
+            self.write()?;
+            if self.out.is_empty() {
+                return Ok(());
+            }
+            match tokio::time::timeout(self.edge.config.write_stall, self.stream.writable()).await {
+                Ok(ready) => ready?,
+                Err(_) => return Err(Over::Gone),
+            }
+        }
+    }
+}
+
+/// A send, taken out of its command.
+struct Outgoing<'a> {
+    token: &'a str,
+    what: antar_realm::Send<'a>,
+    text: &'a str,
+    message: &'static str,
+}
+
+impl<'a> Outgoing<'a> {
+    /// `None` for a command that is no send, or one to a realm or group that cannot be.
+    fn of(command: &'a Command<'_>) -> Option<Self> {
+        use antar_realm::Send;
+        let (token, what, text, message) = match command {
+            Command::Send { token, to, text } => (token, Send::One(to), text, "Message Sent"),
+            Command::SendGroup { token, to, text } => (token, Send::Group(to), text, "Message Sent"),
+            Command::SendPrivateRealm { token, realm: Some(realm), to, text } => {
+                (token, Send::RealmOne(realm, to), text, "Message Sent to Realm")
+            }
+            Command::SendGroupRealm { token, realm: Some(realm), to, text } => {
+                (token, Send::RealmGroup(realm, to), text, "Message Sent to Group in Realm")
+            }
+            _ => return None,
+        };
+        Some(Self { token, what, text, message })
+    }
+}

@@ -1,0 +1,29 @@
+//! Health over HTTP: `/healthz` (the process) and `/readyz` (the broker answers too).
+
+use antar_realm::Realm;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Answers until `shutdown`.
+pub(crate) async fn run(listener: TcpListener, realm: Realm, shutdown: CancellationToken) {
+    let routes = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(realm);
+    let served =
+        axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.cancelled().await }).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "health is no longer served");
+    }
+}
+
+async fn ready(State(realm): State<Realm>) -> (StatusCode, &'static str) {
+    match realm.peers().await {
+        Ok(_) => (StatusCode::OK, "ready\n"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the broker does not answer\n"),
+    }
+}

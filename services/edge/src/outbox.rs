@@ -1,0 +1,129 @@
+//! What a connection still has to say: bytes to be written, and the replies that wait for their turn.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use antar_proto::json::write_frame;
+use antar_proto::reply::{Failure, Sent as SentReply, Stored};
+use antar_proto::{ErrorCode, MessageId, Tag};
+use antar_realm::{SendError, Sending, Sent};
+use tokio::time::Instant;
+
+/// Most bytes of requests whose sends are in flight; more are not read before some are answered.
+const IN_FLIGHT_BYTES_MAX: usize = 1024 * 1024;
+
+/// A reply that has its place in the order.
+enum Slot {
+    Ready(Vec<u8>),
+    Waiting(Box<SendSlot>),
+}
+
+/// A send that waits for the broker.
+pub(crate) struct SendSlot {
+    pub(crate) sending: Sending,
+    pub(crate) tag: Option<Box<str>>,
+    pub(crate) id: MessageId,
+    /// The reports' wording of success.
+    pub(crate) message: &'static str,
+    /// After this it is answered `unavailable`.
+    pub(crate) deadline: Instant,
+    /// Of the request.
+    pub(crate) bytes: usize,
+}
+
+/// Replies in the order of their requests.
+#[derive(Default)]
+pub(crate) struct Replies {
+    slots: VecDeque<Slot>,
+    bytes: usize,
+}
+
+impl Replies {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether another send may join, of a connection that may have `pipeline_max`.
+    pub(crate) fn has_room(&self, pipeline_max: usize) -> bool {
+        self.slots.len() < pipeline_max && self.bytes < IN_FLIGHT_BYTES_MAX
+    }
+
+    /// When the first send has waited long enough.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.slots.front() {
+            Some(Slot::Waiting(slot)) => Some(slot.deadline),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn push_ready(&mut self, reply: Vec<u8>) {
+        self.bytes += reply.len();
+        self.slots.push_back(Slot::Ready(reply));
+    }
+
+    pub(crate) fn push_sending(&mut self, slot: SendSlot) {
+        self.bytes += slot.bytes;
+        self.slots.push_back(Slot::Waiting(Box::new(slot)));
+    }
+
+    /// Writes the replies whose turn has come; ready if there was one.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
+        let mut any = Poll::Pending;
+        while let Some(slot) = self.slots.front_mut() {
+            match slot {
+                Slot::Ready(reply) => {
+                    self.bytes -= reply.len();
+                    out.extend_from_slice(reply);
+                }
+                Slot::Waiting(slot) => {
+                    let outcome = match Pin::new(&mut slot.sending).poll(cx) {
+                        Poll::Ready(outcome) => outcome,
+                        Poll::Pending if slot.deadline <= Instant::now() => {
+                            Err(SendError::Unknown("the broker did not acknowledge in time".into()))
+                        }
+                        Poll::Pending => return any,
+                    };
+                    self.bytes -= slot.bytes;
+                    let tag = slot.tag.as_deref().and_then(Tag::new);
+                    write_outcome(out, tag, slot.id, slot.message, outcome);
+                }
+            }
+            self.slots.pop_front();
+            any = Poll::Ready(());
+        }
+        any
+    }
+}
+
+/// The reply to a send.
+pub(crate) fn write_outcome(
+    out: &mut Vec<u8>,
+    tag: Option<Tag<'_>>,
+    id: MessageId,
+    message: &'static str,
+    outcome: Result<Sent, SendError>,
+) {
+    match outcome {
+        Ok(Sent { unknown, full, duplicate }) => {
+            write_frame(out, &SentReply::new(tag, id, message, &unknown, &full, duplicate));
+        }
+        Err(SendError::NoSuchUser(unknown)) => {
+            write_frame(out, &Failure::new(tag, ErrorCode::NoSuchUser).unknown(&unknown));
+        }
+        Err(SendError::NoSuchRealm) => {
+            let failure = Failure::new(tag, ErrorCode::NoSuchRealm)
+                .detail("add it first: addrealm TOKEN REALM HOST PORT");
+            write_frame(out, &failure);
+        }
+        Err(SendError::MailboxFull) => write_frame(out, &Failure::new(tag, ErrorCode::MailboxFull)),
+        Err(SendError::NotStored(why)) => {
+            tracing::warn!(%id, why, "a message was not stored");
+            write_frame(out, &Failure::new(tag, ErrorCode::Unavailable).stored(Stored::NO, Some(id)));
+        }
+        Err(SendError::Unknown(why)) => {
+            tracing::warn!(%id, why, "nobody can tell whether a message was stored");
+            write_frame(out, &Failure::new(tag, ErrorCode::Unavailable).stored(Stored::UNKNOWN, Some(id)));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A watched copy of a bucket: reads cost no round trip, writes are seen by the writer when they return.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use antar_broker::{Bucket, Expect, KvChange, KvError, Revision, SharedBroker};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a writer waits at the most until its own write has come back to the copy.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// Pause before a watch that broke is opened again.
+const REOPEN_DELAY: Duration = Duration::from_millis(500);
+
+/// A bucket of `T`, as JSON, and its copy in memory. Cheap to clone.
+pub(crate) struct KvCopy<T> {
+    inner: Arc<Inner<T>>,
+}
+
+struct Inner<T> {
+    broker: SharedBroker,
+    bucket: Bucket,
+    map: RwLock<HashMap<String, Held<T>>>,
+    /// Grows with everything applied; writers wait for it.
+    applied: watch::Sender<u64>,
+}
+
+struct Held<T> {
+    value: Arc<T>,
+    revision: Revision,
+}
+
+impl<T> Clone for KvCopy<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> KvCopy<T> {
+    /// Reads the whole bucket, then follows it on a task of `tasks` until `stop`.
+    pub(crate) async fn open(
+        broker: SharedBroker,
+        bucket: Bucket,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, KvError> {
+        let inner =
+            Arc::new(Inner { broker, bucket, map: RwLock::default(), applied: watch::Sender::new(0) });
+        let mut watch = inner.broker.kv_watch(&inner.bucket).await?;
+        loop {
+            match watch.next().await? {
+                KvChange::Current => break,
+                change => inner.apply(change),
+            }
+        }
+        let follower = inner.clone();
+        tasks.spawn(async move {
+            // Cancel-safe: what a cancelled `follow` did not apply is read again by nobody, the copy ends with it.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follower.follow(watch) => {}
+            }
+        });
+        Ok(Self { inner })
+    }
+
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<T>> {
+        self.read().get(key).map(|held| held.value.clone())
+    }
+
+    /// The value of a key, with what a compare-and-set needs.
+    pub(crate) fn get_with_revision(&self, key: &str) -> Option<(Arc<T>, Revision)> {
+        self.read().get(key).map(|held| (held.value.clone(), held.revision))
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Every key and value, in no order.
+    pub(crate) fn all(&self) -> Vec<(String, Arc<T>)> {
+        self.read().iter().map(|(key, held)| (key.clone(), held.value.clone())).collect()
+    }
+
+    /// Writes a key. When this returns the write is durable and [`Self::get`] shows it.
+    pub(crate) async fn put(
+        &self,
+        key: &str,
+        value: &T,
+        expect: Expect,
+        ttl: Option<Duration>,
+    ) -> Result<(), KvError> {
+        let bytes =
+            Bytes::from(serde_json::to_vec(value).map_err(|error| KvError::Refused(error.to_string()))?);
+        let revision = self.inner.broker.kv_put(&self.inner.bucket, key, bytes, expect, ttl).await?;
+        self.wait_until(|map| map.get(key).is_some_and(|held| held.revision >= revision)).await
+    }
+
+    /// Removes a key. When this returns [`Self::get`] no longer shows it.
+    pub(crate) async fn delete(&self, key: &str) -> Result<(), KvError> {
+        self.inner.broker.kv_delete(&self.inner.bucket, key, Expect::Any).await?;
+        self.wait_until(|map| !map.contains_key(key)).await
+    }
+
+    async fn wait_until(&self, seen: impl Fn(&HashMap<String, Held<T>>) -> bool) -> Result<(), KvError> {
+        let mut applied = self.inner.applied.subscribe();
+        let caught_up = applied.wait_for(|_| seen(&self.read()));
+        match tokio::time::timeout(CATCH_UP, caught_up).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(KvError::Unavailable("the copy of the bucket does not follow".into())),
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<String, Held<T>>> {
+        self.inner.map.read().expect("no holder of this lock panics")
+    }
+}
+
+impl<T: DeserializeOwned> Inner<T> {
+    fn apply(&self, change: KvChange) {
+        match change {
+            KvChange::Put(entry) => match serde_json::from_slice(&entry.value) {
+                Ok(value) => {
+                    let held = Held { value: Arc::new(value), revision: entry.revision };
+                    self.map.write().expect("no holder of this lock panics").insert(entry.key, held);
+                }
+                Err(error) => {
+                    tracing::error!(bucket = self.bucket.as_str(), key = entry.key, %error, "a value is not readable, it is left out");
+                }
+            },
+            KvChange::Delete { key } => {
+                self.map.write().expect("no holder of this lock panics").remove(&key);
+            }
+            KvChange::Current => {}
+        }
+        self.applied.send_modify(|count| *count += 1);
+    }
+
+    /// Applies changes for ever; opens the watch again when it breaks.
+    async fn follow(&self, mut watch: antar_broker::KvWatch) {
+        loop {
+            match watch.next().await {
+                Ok(change) => self.apply(change),
+                Err(error) => {
+                    tracing::warn!(bucket = self.bucket.as_str(), %error, "a watch broke, opening it again");
+                    watch = self.reopen().await;
+                }
+            }
+        }
+    }
+
+    /// Opens the watch anew and replaces the copy by what it shows, so that a deletion in between is not missed.
+    async fn reopen(&self) -> antar_broker::KvWatch {
+        'again: loop {
+            tokio::time::sleep(REOPEN_DELAY).await;
+            let Ok(mut watch) = self.broker.kv_watch(&self.bucket).await else { continue };
+            let mut keys = std::collections::HashSet::new();
+            loop {
+                match watch.next().await {
+                    Ok(KvChange::Current) => break,
+                    Ok(change) => {
+                        if let KvChange::Put(entry) = &change {
+                            keys.insert(entry.key.clone());
+                        }
+                        self.apply(change);
+                    }
+                    Err(_) => continue 'again,
+                }
+            }
+            self.map.write().expect("no holder of this lock panics").retain(|key, _| keys.contains(key));
+            self.applied.send_modify(|count| *count += 1);
+            return watch;
+        }
+    }
+}

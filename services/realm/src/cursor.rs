@@ -1,0 +1,125 @@
+//! Cursors: how far each user has read each box. A cursor only ever grows, so whoever knows a higher one is right.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use antar_broker::{Expect, KvError, Seq};
+use antar_proto::{MessageId, RealmId, UserName};
+use tokio::sync::Notify;
+
+use crate::copy::KvCopy;
+
+/// How long a cursor that moved because of `watch` may stay in memory only. A crash in between shows those messages
+/// once more; it loses none.
+pub(crate) const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+/// Most readings of other realms' messages that wait to be told to their senders; beyond it they are not told.
+const READS_WAITING_MAX: usize = 50_000;
+
+/// Somebody has read somebody's message from another realm.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteRead {
+    pub(crate) origin: RealmId,
+    pub(crate) sender: UserName,
+    pub(crate) reader: UserName,
+    pub(crate) id: MessageId,
+}
+
+/// How far a reply has shown a box; to be given back once it was written.
+#[derive(Debug, Clone)]
+pub struct ReadMark {
+    pub(crate) user: UserName,
+    pub(crate) mailbox: String,
+    pub(crate) upto: Seq,
+    pub(crate) remote: Vec<RemoteRead>,
+}
+
+/// The cursors of a realm. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Cursors {
+    copy: KvCopy<u64>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    moved: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Ahead of the copy.
+    ahead: HashMap<String, u64>,
+    reads: Vec<RemoteRead>,
+}
+
+fn key(user: &UserName, mailbox: &str) -> String {
+    format!("{user}.{mailbox}")
+}
+
+impl Cursors {
+    pub(crate) fn new(copy: KvCopy<u64>) -> Self {
+        Self { copy, inner: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// The last entry of the box that was read.
+    pub(crate) fn get(&self, user: &UserName, mailbox: &str) -> Seq {
+        let key = key(user, mailbox);
+        let kept = self.copy.get(&key).map_or(0, |seq| *seq);
+        let ahead = self.state().ahead.get(&key).copied().unwrap_or(0);
+        Seq(kept.max(ahead))
+    }
+
+    /// Moves a cursor at once for this process; durable after the next [`Self::flush`].
+    pub(crate) fn advance(&self, mark: ReadMark) {
+        let key = key(&mark.user, &mark.mailbox);
+        let mut state = self.state();
+        let ahead = state.ahead.entry(key).or_default();
+        *ahead = mark.upto.0.max(*ahead);
+        let room = READS_WAITING_MAX.saturating_sub(state.reads.len());
+        state.reads.extend(mark.remote.into_iter().take(room));
+        drop(state);
+        self.inner.moved.notify_one();
+    }
+
+    /// Waits until a cursor has moved since the last flush.
+    pub(crate) async fn moved(&self) {
+        self.inner.moved.notified().await;
+    }
+
+    /// Makes all cursors durable that moved, and returns what was read of other realms' messages since the last time.
+    pub(crate) async fn flush(&self) -> Result<Vec<RemoteRead>, KvError> {
+        let moved: Vec<(String, u64)> =
+            self.state().ahead.iter().map(|(key, seq)| (key.clone(), *seq)).collect();
+        for (key, seq) in moved {
+            self.put(&key, seq).await?;
+            let mut state = self.state();
+            if state.ahead.get(&key) == Some(&seq) {
+                state.ahead.remove(&key);
+            }
+        }
+        Ok(std::mem::take(&mut self.state().reads))
+    }
+
+    /// Raises a kept cursor; a higher one of another edge stays.
+    async fn put(&self, key: &str, seq: u64) -> Result<(), KvError> {
+        const TRIES: usize = 5;
+        for _ in 0..TRIES {
+            let expect = match self.copy.get_with_revision(key) {
+                Some((kept, _)) if *kept >= seq => return Ok(()),
+                Some((_, revision)) => Expect::Revision(revision),
+                None => Expect::Absent,
+            };
+            match self.copy.put(key, &seq, expect, None).await {
+                Err(KvError::Conflict) => tokio::task::yield_now().await,
+                other => return other,
+            }
+        }
+        Err(KvError::Conflict)
+    }
+}

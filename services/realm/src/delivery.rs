@@ -1,0 +1,429 @@
+//! Delivery: one worker on our inbox that puts other realms' envelopes into mailboxes and sends receipts.
+//!
+//! Every step is idempotent, so a worker that dies in the middle of a batch costs nothing: the batch comes again, what
+//! was appended is recognised by its id, and what was delivered is recognised by its place in the peer's lane.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use antar_broker::{
+    Append, AppendError, Appended, Entry, EntryId, Expect, KvError, Lease, PendingAppend, Queue, ReadFrom,
+    ReadLimit, Seq, Subject,
+};
+use antar_proto::envelope::{Content, Envelope, EnvelopeError, LanePlace, Outcome};
+use antar_proto::reply::{State, StatusEvent};
+use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::now_rfc3339;
+use crate::copy::KvCopy;
+use crate::mail::envelope;
+use crate::realm::Shared;
+
+/// Most envelopes, and bytes of them, that are worked on at once.
+const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };
+/// How long a batch may take before another worker may take it over.
+const LEASE: Duration = Duration::from_secs(10);
+/// Shortest and longest pause after a failure.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// How far a peer's lane was delivered, as it is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LanePosition {
+    epoch: u64,
+    seq: u64,
+}
+
+/// Why a batch has to be tried again.
+#[derive(Debug, thiserror::Error)]
+enum DeliveryError {
+    #[error("{0}")]
+    Append(#[from] AppendError),
+    #[error("{0}")]
+    Kv(#[from] KvError),
+}
+
+/// Why an envelope is not delivered but put aside.
+#[derive(Debug, thiserror::Error)]
+enum Dead {
+    #[error("{0}")]
+    Envelope(#[from] EnvelopeError),
+    #[error("it is for realm {0}")]
+    WrongRealm(RealmId),
+    #[error("realm {0} is not known here")]
+    UnknownOrigin(RealmId),
+    #[error("it says to be from {from} but came from {origin}")]
+    ForeignSender { from: Address, origin: RealmId },
+    #[error("a realm may not send this kind of envelope")]
+    Kind,
+    #[error("it has no place in a lane")]
+    NoLane,
+    #[error("a gap: it follows {prev} in the lane, the last one here is {last}")]
+    Gap { prev: u64, last: u64 },
+    #[error("its id was used before with another content")]
+    IdReused,
+}
+
+/// An entry's record in `realm.<id>.dead`.
+#[derive(Debug, Serialize)]
+struct DeadLetter<'a> {
+    reason: String,
+    inbox_seq: u64,
+    time: String,
+    /// The bytes as text; what is not UTF-8 is replaced.
+    body: std::borrow::Cow<'a, str>,
+}
+
+/// Works on the inbox until the realm stops.
+pub(crate) async fn run(shared: Arc<Shared>, positions: KvCopy<LanePosition>) {
+    let mut worker = Delivery { shared, positions, failures: 0 };
+    loop {
+        let name = worker.shared.places.delivery_queue();
+        match worker.shared.broker.queue(&name, &worker.shared.places.inbox(), LEASE).await {
+            Ok(queue) => worker.work(queue).await,
+            Err(error) => {
+                tracing::warn!(realm = %worker.shared.places.realm(), %error, "delivery waits for the broker")
+            }
+        }
+        tokio::time::sleep(RETRY_DELAY_MIN).await;
+    }
+}
+
+struct Delivery {
+    shared: Arc<Shared>,
+    positions: KvCopy<LanePosition>,
+    failures: u32,
+}
+
+/// What a batch has led to so far.
+#[derive(Default)]
+struct Batch {
+    positions: HashMap<RealmId, LanePosition>,
+    receipts: HashMap<RealmId, Vec<Outcome>>,
+    waiting: Vec<Waiting>,
+    plain: Vec<PendingAppend>,
+}
+
+/// A message that is on its way into mailboxes.
+struct Waiting {
+    pending: PendingAppend,
+    append: Append,
+    entry: Arc<Entry>,
+    origin: RealmId,
+    outcome: Outcome,
+}
+
+impl Delivery {
+    /// Works on batches until the queue fails.
+    async fn work(&mut self, queue: Arc<dyn Queue>) {
+        loop {
+            self.shared.wait_unpaused().await;
+            let lease = match queue.next(BATCH).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    tracing::warn!(realm = %self.shared.places.realm(), %error, "delivery cannot read the inbox");
+                    return;
+                }
+            };
+            if self.shared.is_paused() {
+                let _ = queue.nak(&lease, Duration::ZERO).await;
+                continue;
+            }
+            let settled = match self.deliver(&lease).await {
+                Ok(()) => {
+                    self.failures = 0;
+                    queue.ack(&lease, lease.entries[lease.entries.len() - 1].seq).await
+                }
+                Err(error) => {
+                    let delay =
+                        (RETRY_DELAY_MIN * 2u32.saturating_pow(self.failures.min(8))).min(RETRY_DELAY_MAX);
+                    self.failures = self.failures.saturating_add(1);
+                    tracing::warn!(realm = %self.shared.places.realm(), seq = lease.entries[0].seq.0, %error, "delivery is tried again");
+                    queue.nak(&lease, delay).await
+                }
+            };
+            if let Err(error) = settled {
+                tracing::warn!(realm = %self.shared.places.realm(), %error, "delivery lost its lease");
+                return;
+            }
+        }
+    }
+
+    async fn deliver(&mut self, lease: &Lease) -> Result<(), DeliveryError> {
+        let mut batch = Batch::default();
+        for entry in &lease.entries {
+            if let Err(dead) = self.one(entry, &mut batch).await? {
+                self.bury(entry, &dead, &mut batch).await?;
+            }
+        }
+        self.finish_messages(&mut batch).await?;
+        self.send_receipts(lease, &mut batch).await?;
+        for pending in batch.plain {
+            self.shared.finish_status(pending).await?;
+        }
+        for (origin, position) in batch.positions {
+            self.positions.put(origin.as_str(), &position, Expect::Any, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the delivery of one envelope.
+    async fn one(&self, entry: &Arc<Entry>, batch: &mut Batch) -> Result<Result<(), Dead>, DeliveryError> {
+        let envelope = match self.admit(entry, batch) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return Ok(Ok(())),
+            Err(dead) => return Ok(Err(dead)),
+        };
+        match envelope.content {
+            Content::Message { from, to, group, .. } => {
+                self.message(entry, envelope.origin, envelope.id, from, to, group, batch).await?;
+            }
+            Content::Receipt { results } => {
+                for (at, outcome) in results.into_iter().enumerate() {
+                    self.receipt(&envelope.origin, envelope.id, at, outcome, batch).await?;
+                }
+            }
+            Content::Notice { .. } => return Ok(Err(Dead::Kind)),
+        }
+        Ok(Ok(()))
+    }
+
+    /// Checks where an envelope comes from and whether it is next in its lane; `None` for one delivered before.
+    fn admit(&self, entry: &Entry, batch: &mut Batch) -> Result<Option<Envelope>, Dead> {
+        let envelope = Envelope::from_bytes(&entry.body)?;
+        if envelope.dest != *self.shared.places.realm() {
+            return Err(Dead::WrongRealm(envelope.dest));
+        }
+        if !self.shared.peers.is_known(&envelope.origin) {
+            return Err(Dead::UnknownOrigin(envelope.origin));
+        }
+        if let Content::Message { from, .. } = &envelope.content
+            && from.realm != envelope.origin
+        {
+            return Err(Dead::ForeignSender { from: from.clone(), origin: envelope.origin.clone() });
+        }
+        let LanePlace { epoch, seq, prev } = envelope.lane.ok_or(Dead::NoLane)?;
+        let kept =
+            || self.positions.get(envelope.origin.as_str()).map_or_else(LanePosition::default, |kept| *kept);
+        let last = batch.positions.get(&envelope.origin).copied().unwrap_or_else(kept);
+        if (epoch, seq) <= (last.epoch, last.seq) {
+            return Ok(None);
+        }
+        if epoch == last.epoch && prev != last.seq {
+            return Err(Dead::Gap { prev, last: last.seq });
+        }
+        batch.positions.insert(envelope.origin.clone(), LanePosition { epoch, seq });
+        Ok(Some(envelope))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one envelope, taken apart once")]
+    async fn message(
+        &self,
+        entry: &Arc<Entry>,
+        origin: RealmId,
+        id: MessageId,
+        from: Address,
+        to: Vec<UserName>,
+        group: bool,
+        batch: &mut Batch,
+    ) -> Result<(), DeliveryError> {
+        let mut to = to;
+        to.sort();
+        to.dedup();
+        let (users, nobody): (Vec<_>, Vec<_>) =
+            to.into_iter().partition(|user| self.shared.accounts.get(user).is_some());
+        let outcome = |users, state, reason: Option<ErrorCode>| Outcome {
+            id,
+            sender: from.user.clone(),
+            users,
+            state,
+            reason: reason.map(|code| code.as_str().into()),
+            group,
+        };
+        let receipts = batch.receipts.entry(origin.clone()).or_default();
+        if !nobody.is_empty() {
+            receipts.push(outcome(nobody, State::Failed, Some(ErrorCode::NoSuchUser)));
+        }
+        if users.is_empty() {
+            return Ok(());
+        }
+        let append = Append {
+            subjects: users.iter().map(|user| self.shared.places.mail_realm(user, &origin)).collect(),
+            id: EntryId::new(format!("{}/{from}", id.0.simple()))
+                .expect("a UUID and an address are printable and short"),
+            headers: vec![("inbox-seq".into(), entry.seq.to_string())],
+            body: entry.body.clone(),
+            expect_last: None,
+        };
+        let pending = self.shared.broker.append(append.clone()).await?;
+        let outcome = outcome(users, State::Delivered, None);
+        batch.waiting.push(Waiting { pending, append, entry: entry.clone(), origin, outcome });
+        Ok(())
+    }
+
+    /// Waits for the mailboxes and notes the receipts.
+    async fn finish_messages(&self, batch: &mut Batch) -> Result<(), DeliveryError> {
+        for mut waiting in std::mem::take(&mut batch.waiting) {
+            let mut result = waiting.pending.await;
+            let mut full = Vec::new();
+            while let Err(AppendError::Full(subject)) = &result {
+                let subject = subject.clone();
+                if !self.shared.make_room(&subject).await {
+                    waiting.append.subjects.retain(|kept| *kept != subject);
+                    let of =
+                        |user: &UserName| self.shared.places.mail_realm(user, &waiting.origin) == subject;
+                    full.extend(waiting.outcome.users.extract_if(.., |user| of(user)));
+                }
+                if waiting.append.subjects.is_empty() {
+                    break;
+                }
+                result = match self.shared.broker.append(waiting.append.clone()).await {
+                    Ok(pending) => pending.await,
+                    Err(error) => Err(error),
+                };
+            }
+            let receipts = batch.receipts.entry(waiting.origin.clone()).or_default();
+            if !full.is_empty() {
+                let reason = Some(ErrorCode::MailboxFull.as_str().into());
+                receipts.push(Outcome {
+                    users: full,
+                    state: State::Failed,
+                    reason,
+                    ..waiting.outcome.clone()
+                });
+            }
+            if waiting.append.subjects.is_empty() {
+                continue;
+            }
+            let Appended { seq, duplicate } = result?;
+            let first = waiting.append.subjects[0].clone();
+            if duplicate && !self.is_same(&first, seq, &waiting.entry).await {
+                self.bury(&waiting.entry, &Dead::IdReused, batch).await?;
+                continue;
+            }
+            batch.receipts.entry(waiting.origin).or_default().push(waiting.outcome);
+        }
+        Ok(())
+    }
+
+    /// Whether the entry that a duplicate was taken for came from the same envelope. One that was trimmed counts as
+    /// the same: it was read.
+    async fn is_same(&self, subject: &Subject, seq: Seq, entry: &Entry) -> bool {
+        let page = self
+            .shared
+            .broker
+            .read(&subject.into(), ReadFrom::After(Seq(seq.0 - 1)), ReadLimit::entries(1))
+            .await;
+        let Some(kept) =
+            page.ok().and_then(|page| page.entries.into_iter().next()).filter(|kept| kept.seq == seq)
+        else {
+            return true;
+        };
+        let content = |body: &[u8]| Envelope::from_bytes(body).map(|envelope| envelope.content);
+        content(&kept.body) == content(&entry.body)
+    }
+
+    /// One receipt envelope for each origin of the batch.
+    async fn send_receipts(&self, lease: &Lease, batch: &mut Batch) -> Result<(), DeliveryError> {
+        let (first, last) = (lease.entries[0].seq, lease.entries[lease.entries.len() - 1].seq);
+        for (origin, results) in std::mem::take(&mut batch.receipts) {
+            if !results.is_empty() {
+                let key = format!("receipt/{origin}/{first}-{last}");
+                batch.plain.push(self.shared.append_receipt(&origin, results, &key).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What another realm says became of a message of ours.
+    async fn receipt(
+        &self,
+        origin: &RealmId,
+        receipt: MessageId,
+        at: usize,
+        outcome: Outcome,
+        batch: &mut Batch,
+    ) -> Result<(), DeliveryError> {
+        if self.shared.accounts.get(&outcome.sender).is_none() {
+            return Ok(());
+        }
+        let key = format!("{}/{origin}/{at}", receipt.0.simple());
+        let Outcome { id, sender, mut users, state, reason, group } = outcome;
+        if state == State::Failed && group {
+            // The name stands for a user of each realm; who got a copy here is not missing.
+            users.retain(|user| self.shared.accounts.get(user).is_none());
+            if users.is_empty() {
+                return Ok(());
+            }
+        }
+        let event = StatusEvent {
+            realm: origin.clone(),
+            state,
+            users: users.clone(),
+            ids: vec![id],
+            reason: reason.clone(),
+            ts: now_rfc3339(),
+        };
+        batch.plain.push(self.shared.append_status(&sender, &event, &key).await?);
+        if state == State::Failed {
+            let notice = self.notice(origin, &sender, id, &users, reason.as_deref());
+            let subject = self.shared.places.mail_realm(&sender, origin);
+            let id =
+                EntryId::new(format!("{key}/notice")).expect("a UUID and a realm id are printable and short");
+            batch.plain.push(self.shared.broker.append(Append::new(subject, id, notice)).await?);
+        }
+        Ok(())
+    }
+
+    fn notice(
+        &self,
+        origin: &RealmId,
+        to: &UserName,
+        about: MessageId,
+        users: &[UserName],
+        reason: Option<&str>,
+    ) -> Bytes {
+        let code = reason.and_then(ErrorCode::from_wire).unwrap_or(ErrorCode::Unavailable);
+        let names: Vec<&str> = users.iter().map(UserName::as_str).collect();
+        let text = format!("{}: {}", code.message(), names.join(", "));
+        let content = Content::Notice { to: to.clone(), about, text };
+        envelope(MessageId::fresh(), origin, self.shared.places.realm(), content).to_bytes().into()
+    }
+
+    /// Puts an envelope aside that cannot be delivered, and answers its realm if that can be told.
+    async fn bury(&self, entry: &Entry, dead: &Dead, batch: &mut Batch) -> Result<(), DeliveryError> {
+        tracing::error!(realm = %self.shared.places.realm(), seq = entry.seq.0, reason = %dead, "an envelope is put aside");
+        let letter = DeadLetter {
+            reason: dead.to_string(),
+            inbox_seq: entry.seq.0,
+            time: now_rfc3339(),
+            body: String::from_utf8_lossy(&entry.body),
+        };
+        let body = serde_json::to_vec(&letter).expect("a dead letter has nothing in it that can fail");
+        let id = EntryId::new(format!("dead/{}", entry.seq)).expect("a number is printable");
+        batch.plain.push(self.shared.broker.append(Append::new(self.shared.places.dead(), id, body)).await?);
+        if let (Dead::Envelope(EnvelopeError::Version(_)), Some((origin, id))) =
+            (dead, Envelope::claimed_origin(&entry.body))
+            && self.shared.peers.is_known(&origin)
+            && let Some(sender) = claimed_sender(&entry.body)
+        {
+            let reason = Some("unknown-version".into());
+            let outcome =
+                Outcome { id, sender, users: Vec::new(), state: State::Failed, reason, group: false };
+            batch.receipts.entry(origin).or_default().push(outcome);
+        }
+        Ok(())
+    }
+}
+
+/// The sender that bytes claim which are an envelope of another version.
+fn claimed_sender(bytes: &[u8]) -> Option<UserName> {
+    #[derive(Deserialize)]
+    struct Claim {
+        from: Address,
+    }
+    serde_json::from_slice::<Claim>(bytes).ok().map(|claim| claim.from.user)
+}

@@ -1,0 +1,18 @@
+//! What happens in a realm beside messages, as it is kept on `realm.<id>.event` for audit and replay.
+
+use antar_proto::{RealmId, UserName};
+use serde::Serialize;
+
+/// One thing that has happened.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum RealmEvent {
+    AccountAdded { user: UserName },
+    AccountRemoved { user: UserName },
+    AccountDisabled { user: UserName, disabled: bool },
+    PasswordChanged { user: UserName },
+    LoggedIn { user: UserName },
+    LoggedOut { user: UserName },
+    RealmAdded { user: UserName, realm: RealmId },
+    Paused { paused: bool },
+}

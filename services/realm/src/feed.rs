@@ -1,0 +1,115 @@
+//! Feeds: what `watch` pushes to one user. First what is unread, then what comes, each once and after it was stored.
+
+use std::sync::Arc;
+
+use antar_broker::{Entry, ReadError, ReadFrom, ReadLimit, Seq, Tail};
+use antar_proto::UserName;
+use antar_proto::names::BOX_LOCAL;
+use antar_proto::reply::Event;
+
+use crate::cursor::ReadMark;
+use crate::mail::Mail;
+use crate::mailbox::status_event;
+use crate::places::{BOX_SENT, BOX_STATUS, box_of};
+use crate::realm::Shared;
+
+/// Most entries, and bytes of them, that one step returns.
+const STEP: ReadLimit = ReadLimit { entries_max: 128, bytes_max: 256 * 1024 };
+
+/// What is to be pushed to one user.
+pub struct Feed {
+    shared: Arc<Shared>,
+    user: UserName,
+    /// Unread when the watch began: for each box where it was read up to.
+    backlog: Vec<(String, Seq)>,
+    /// Where the tail begins and the backlog ends.
+    start: Seq,
+    tail: Tail,
+}
+
+/// A step of a feed.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// To be pushed, in this order. May be empty: what came was not for pushing.
+    pub events: Vec<Event>,
+    /// To be given to [`crate::Realm::mark_seen`] once they were written.
+    pub marks: Vec<ReadMark>,
+}
+
+impl Shared {
+    pub(crate) async fn watch(self: &Arc<Self>, user: &UserName) -> Result<Feed, ReadError> {
+        let mut boxes = vec![(BOX_LOCAL.to_owned(), self.places.mail_local(user))];
+        for peer in self.peers.all() {
+            boxes.push((peer.realm.to_string(), self.places.mail_realm(user, &peer.realm)));
+        }
+        let (mut start, mut backlog) = (Seq::ZERO, Vec::new());
+        for (mailbox, subject) in boxes {
+            let (last, cursor) = (self.broker.last(&subject).await?, self.cursors.get(user, &mailbox));
+            start = last.max(start);
+            if last > cursor {
+                backlog.push((mailbox, cursor));
+            }
+        }
+        for subject in [self.places.mail_sent(user), self.places.mail_status(user)] {
+            start = self.broker.last(&subject).await?.max(start);
+        }
+        let tail = self.broker.tail(&self.places.mail_all(user), start).await?;
+        Ok(Feed { shared: self.clone(), user: user.clone(), backlog, start, tail })
+    }
+}
+
+impl Feed {
+    /// Waits until there is something. Cancel-safe: what was not returned comes again.
+    pub async fn next(&mut self) -> Result<Step, ReadError> {
+        while let Some((mailbox, after)) = self.backlog.first().cloned() {
+            let subject = match mailbox.parse() {
+                Ok(peer) => self.shared.places.mail_realm(&self.user, &peer),
+                Err(_) => self.shared.places.mail_local(&self.user),
+            };
+            let page = self.shared.broker.read(&(&subject).into(), ReadFrom::After(after), STEP).await?;
+            let mut step = Step::default();
+            let mut upto = after;
+            for entry in page.entries.iter().filter(|entry| entry.seq <= self.start) {
+                self.add(entry, &mut step);
+                upto = entry.seq;
+            }
+            if page.more && page.entries.last().is_some_and(|last| last.seq <= self.start) {
+                self.backlog[0].1 = upto;
+            } else {
+                self.backlog.remove(0);
+            }
+            if !step.events.is_empty() {
+                return Ok(step);
+            }
+        }
+        let mut step = Step::default();
+        for entry in self.tail.next_batch(STEP).await? {
+            self.add(&entry, &mut step);
+        }
+        Ok(step)
+    }
+
+    /// Whose feed this is.
+    pub fn user(&self) -> &UserName {
+        &self.user
+    }
+
+    fn add(&self, entry: &Entry, step: &mut Step) {
+        let mailbox = match box_of(&entry.subject) {
+            BOX_SENT => return,
+            BOX_STATUS => return step.events.extend(status_event(entry).map(Event::Status)),
+            mailbox => mailbox,
+        };
+        let at = step.marks.iter().position(|mark| mark.mailbox == mailbox).unwrap_or_else(|| {
+            let (user, mailbox) = (self.user.clone(), mailbox.to_owned());
+            step.marks.push(ReadMark { user, mailbox, upto: entry.seq, remote: Vec::new() });
+            step.marks.len() - 1
+        });
+        step.marks[at].upto = entry.seq;
+        if let Some(mail) = Mail::of(entry) {
+            step.marks[at].remote.extend(self.shared.remote_read(&self.user, &mail));
+            let message = self.shared.message_to(&self.user, &mail);
+            step.events.push(Event::Message { mailbox: mailbox.to_owned(), message });
+        }
+    }
+}

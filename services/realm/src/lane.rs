@@ -1,0 +1,236 @@
+//! Lanes: for each peer one worker that carries envelopes from our outbox to its inbox, first in, first out.
+//!
+//! A peer that does not take them holds up its own lane and nothing else. Every try of an envelope publishes the same
+//! bytes under the same id, so trying again is safe.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use antar_broker::{
+    Append, AppendError, Entry, EntryId, Lease, Queue, ReadError, ReadLimit, RequestError, Seq,
+};
+use antar_proto::envelope::{Content, Envelope, LanePlace};
+use antar_proto::reply::{State, StatusEvent};
+use antar_proto::{MessageId, RealmId, UserName};
+use sha2::{Digest, Sha256};
+
+use crate::clock::now_rfc3339;
+use crate::hex::hex;
+use crate::peer::{CardRequest, Peer, ask};
+use crate::places::Places;
+use crate::realm::Shared;
+
+/// Most envelopes, and bytes of them, that are on their way to one peer at once.
+const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };
+/// How long a batch may take before another worker may take it over.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// How long one acknowledgement may take.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest and longest pause between tries.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How often a peer is asked whether it takes envelopes, while there are some.
+const CARD_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between looks at a peer that is paused. It also tells when it goes on.
+const PAUSED_DELAY: Duration = Duration::from_secs(2);
+
+/// What a lane tells `connectedrealm`. Shared by the worker and by whoever asks.
+#[derive(Debug, Default)]
+pub(crate) struct LaneStatus {
+    last_error: Mutex<Option<String>>,
+    /// Ends a pause between tries.
+    pub(crate) nudge: tokio::sync::Notify,
+}
+
+impl LaneStatus {
+    /// Why the last try failed; `None` if it did not.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().expect("no holder of this lock panics").clone()
+    }
+
+    fn set(&self, error: Option<String>) {
+        *self.last_error.lock().expect("no holder of this lock panics") = error;
+    }
+}
+
+/// Why a batch did not reach the peer.
+#[derive(Debug, thiserror::Error)]
+enum LaneError {
+    #[error("the realm is paused")]
+    PeerPaused,
+    #[error("{0}")]
+    Publish(AppendError),
+    #[error("no acknowledgement from the peer in time")]
+    Timeout,
+    #[error("our own log does not answer: {0}")]
+    Own(String),
+}
+
+/// Works one lane until the realm stops.
+pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, status: Arc<LaneStatus>) {
+    let mut lane = Lane { shared, peer, status, sent: Seq::ZERO, card_at: None, failures: 0 };
+    loop {
+        match lane.open().await {
+            Ok(queue) => lane.work(queue).await,
+            Err(error) => lane.status.set(Some(error.to_string())),
+        }
+        tokio::time::sleep(RETRY_DELAY_MIN).await;
+    }
+}
+
+struct Lane {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    status: Arc<LaneStatus>,
+    /// The last envelope that the peer has stored.
+    sent: Seq,
+    card_at: Option<Instant>,
+    failures: u32,
+}
+
+impl Lane {
+    async fn open(&mut self) -> Result<Arc<dyn Queue>, ReadError> {
+        let places = &self.shared.places;
+        let name = places.lane_queue(&self.peer.realm);
+        let queue = self.shared.broker.queue(&name, &places.outbox(&self.peer.realm), LEASE).await?;
+        self.sent = self.shared.broker.queue_state(&name).await?.map_or(Seq::ZERO, |state| state.acked);
+        Ok(queue)
+    }
+
+    /// Carries batches until the queue fails.
+    async fn work(&mut self, queue: Arc<dyn Queue>) {
+        loop {
+            self.shared.wait_unpaused().await;
+            let lease = match queue.next(BATCH).await {
+                Ok(lease) => lease,
+                Err(error) => return self.status.set(Some(error.to_string())),
+            };
+            if self.shared.is_paused() {
+                let _ = queue.nak(&lease, Duration::ZERO).await;
+                continue;
+            }
+            let outcome = self.carry(&lease).await;
+            let settled = match outcome {
+                Ok(upto) => {
+                    self.failures = 0;
+                    self.status.set(None);
+                    self.sent = upto;
+                    queue.ack(&lease, upto).await
+                }
+                Err(error) => {
+                    self.pause_after(&error, &lease).await;
+                    queue.nak(&lease, Duration::ZERO).await
+                }
+            };
+            if let Err(error) = settled {
+                tracing::warn!(realm = %self.shared.places.realm(), peer = %self.peer.realm, %error, "a lane lost its lease");
+                return;
+            }
+        }
+    }
+
+    async fn pause_after(&mut self, error: &LaneError, lease: &Lease) {
+        let delay = match error {
+            LaneError::PeerPaused => PAUSED_DELAY,
+            _ => (RETRY_DELAY_MIN * 2u32.saturating_pow(self.failures.min(8))).min(RETRY_DELAY_MAX),
+        };
+        if self.failures == 0 {
+            tracing::warn!(realm = %self.shared.places.realm(), peer = %self.peer.realm, %error, seq = lease.entries[0].seq.0, "a lane waits");
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.status.set(Some(error.to_string()));
+        // The lease would end during a long pause; it is shorter than that.
+        let _ = tokio::time::timeout(delay.min(LEASE / 2), self.status.nudge.notified()).await;
+    }
+
+    /// Publishes a batch and waits for all acknowledgements; the sequence of the last envelope.
+    async fn carry(&mut self, lease: &Lease) -> Result<Seq, LaneError> {
+        self.check_card().await?;
+        let inbox = Places::inbox_of(&self.peer.realm);
+        let mut waiting = Vec::with_capacity(lease.entries.len());
+        let mut stored = StoredNews::default();
+        let mut prev = self.sent;
+        for entry in &lease.entries {
+            if let Some(bytes) = self.address(entry, prev, &mut stored) {
+                let id = EntryId::new(hex(&Sha256::digest(&bytes))).expect("64 hexadecimal digits");
+                let pending = self.shared.broker.append(Append::new(inbox.clone(), id, bytes)).await;
+                waiting.push(pending.map_err(LaneError::Publish)?);
+                prev = entry.seq;
+            }
+        }
+        for pending in waiting {
+            let ack = tokio::time::timeout(ACK_TIMEOUT, pending).await.map_err(|_| LaneError::Timeout)?;
+            ack.map_err(LaneError::Publish)?;
+        }
+        stored.tell(&self.shared, &self.peer.realm, lease).await?;
+        Ok(lease.entries[lease.entries.len() - 1].seq)
+    }
+
+    /// The envelope of an outbox entry with its place in the lane; `None` for one that is none (and never was sent).
+    fn address(&self, entry: &Entry, prev: Seq, stored: &mut StoredNews) -> Option<Vec<u8>> {
+        let mut envelope = match Envelope::from_bytes(&entry.body) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                tracing::error!(peer = %self.peer.realm, seq = entry.seq.0, %error, "an outbox entry is not readable, it is left out");
+                return None;
+            }
+        };
+        envelope.lane = Some(LanePlace { epoch: self.peer.epoch, seq: entry.seq.0, prev: prev.0 });
+        if let Content::Message { from, .. } = &envelope.content {
+            stored.ids.entry(from.user.clone()).or_default().push(envelope.id);
+        }
+        Some(envelope.to_bytes())
+    }
+
+    /// Asks the peer now and then whether it takes envelopes. One that does not answer is not asked for leave: its
+    /// stream may well be there.
+    async fn check_card(&mut self) -> Result<(), LaneError> {
+        if self.card_at.is_some_and(|at| at.elapsed() < CARD_INTERVAL) {
+            return Ok(());
+        }
+        let answer = ask(&self.shared.broker, &self.peer.realm, &CardRequest::Card).await;
+        match answer {
+            Ok(card) if card.paused => Err(LaneError::PeerPaused),
+            Ok(_) | Err(RequestError::NoResponder | RequestError::Timeout | RequestError::Unavailable(_)) => {
+                self.card_at = Some(Instant::now());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Who has to be told that which messages are in the peer's log.
+#[derive(Default)]
+struct StoredNews {
+    ids: HashMap<UserName, Vec<MessageId>>,
+}
+
+impl StoredNews {
+    async fn tell(self, shared: &Arc<Shared>, peer: &RealmId, lease: &Lease) -> Result<(), LaneError> {
+        let ts = now_rfc3339();
+        let (first, last) = (lease.entries[0].seq, lease.entries[lease.entries.len() - 1].seq);
+        let mut waiting = Vec::with_capacity(self.ids.len());
+        for (sender, ids) in self.ids {
+            let event = StatusEvent {
+                realm: peer.clone(),
+                state: State::Stored,
+                users: Vec::new(),
+                ids,
+                reason: None,
+                ts: ts.clone(),
+            };
+            let key = format!("stored/{peer}/{first}-{last}/{sender}");
+            waiting.push(
+                shared
+                    .append_status(&sender, &event, &key)
+                    .await
+                    .map_err(|e| LaneError::Own(e.to_string()))?,
+            );
+        }
+        for pending in waiting {
+            shared.finish_status(pending).await.map_err(|error| LaneError::Own(error.to_string()))?;
+        }
+        Ok(())
+    }
+}

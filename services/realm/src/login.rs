@@ -1,0 +1,230 @@
+//! Logging in, registering and changing a password.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use antar_broker::KvError;
+use antar_proto::{ErrorCode, UserName};
+
+use crate::account::AccountError;
+use crate::config::Registration;
+use crate::event::RealmEvent;
+use crate::password::{HashError, PASSWORD_BYTES_MAX};
+use crate::realm::Shared;
+use crate::session::SessionKey;
+
+/// So many failures of one account from one address within [`FAILURE_WINDOW`] are answered at once; further tries wait
+/// (`reliability.md`, Accounts).
+const FAILURES_FREE: usize = 10;
+/// How long a failure counts.
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// How long a further try waits.
+const FAILURE_DELAY: Duration = Duration::from_secs(2);
+/// Most pairs of account and address that are remembered.
+const FAILURE_PAIRS_MAX: usize = 10_000;
+
+/// Why nobody was logged in, or no account was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// There is no such account.
+    #[error("no such account")]
+    NoSuchAccount,
+    /// The password is wrong.
+    #[error("wrong password")]
+    BadPassword,
+    /// One of the two, where the realm does not tell which.
+    #[error("wrong user or password")]
+    BadCredentials,
+    /// The realm does not let this person register.
+    #[error("{0}")]
+    RegistrationClosed(&'static str),
+    /// The account cannot be made or changed like this.
+    #[error(transparent)]
+    Account(AccountError),
+    /// Too many logins at once.
+    #[error("too many logins at once, try again")]
+    Busy,
+    /// The broker does not answer.
+    #[error("the broker does not answer: {0}")]
+    Unavailable(String),
+}
+
+impl LoginError {
+    /// Its code on the wire.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoSuchAccount => ErrorCode::NoSuchAccount,
+            Self::BadPassword => ErrorCode::BadPassword,
+            Self::BadCredentials => ErrorCode::BadCredentials,
+            Self::RegistrationClosed(_) => ErrorCode::RegistrationClosed,
+            Self::Account(error) => error.code(),
+            Self::Busy => ErrorCode::SlowDown,
+            Self::Unavailable(_) => ErrorCode::Unavailable,
+        }
+    }
+}
+
+impl AccountError {
+    /// Its code on the wire.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::BadName | Self::BadDisplay => ErrorCode::BadName,
+            Self::WeakPassword { .. } => ErrorCode::WeakPassword,
+            Self::Exists => ErrorCode::UserExists,
+            Self::NoSuchUser => ErrorCode::NoSuchUser,
+            Self::Busy => ErrorCode::SlowDown,
+            Self::Unavailable(_) => ErrorCode::Unavailable,
+        }
+    }
+}
+
+impl From<AccountError> for LoginError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Busy => Self::Busy,
+            AccountError::Unavailable(why) => Self::Unavailable(why),
+            other => Self::Account(other),
+        }
+    }
+}
+
+impl From<HashError> for LoginError {
+    fn from(_: HashError) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<KvError> for LoginError {
+    fn from(error: KvError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Failures of the last minute, for each account and address.
+#[derive(Default)]
+pub(crate) struct Throttle {
+    failures: Mutex<HashMap<(String, IpAddr), VecDeque<Instant>>>,
+}
+
+impl Throttle {
+    /// How long a try has to wait.
+    fn delay(&self, user: &str, from: IpAddr) -> Duration {
+        let mut failures = self.failures.lock().expect("no holder of this lock panics");
+        let Some(times) = failures.get_mut(&(user.to_owned(), from)) else { return Duration::ZERO };
+        times.retain(|at| at.elapsed() < FAILURE_WINDOW);
+        if times.len() >= FAILURES_FREE { FAILURE_DELAY } else { Duration::ZERO }
+    }
+
+    fn failed(&self, user: &str, from: IpAddr) {
+        let mut failures = self.failures.lock().expect("no holder of this lock panics");
+        if failures.len() >= FAILURE_PAIRS_MAX {
+            failures.retain(|_, times| times.back().is_some_and(|at| at.elapsed() < FAILURE_WINDOW));
+        }
+        if failures.len() >= FAILURE_PAIRS_MAX {
+            return;
+        }
+        let times = failures.entry((user.to_owned(), from)).or_default();
+        times.push_back(Instant::now());
+        if times.len() > FAILURES_FREE {
+            times.pop_front();
+        }
+    }
+
+    fn succeeded(&self, user: &str, from: IpAddr) {
+        self.failures.lock().expect("no holder of this lock panics").remove(&(user.to_owned(), from));
+    }
+}
+
+impl Shared {
+    pub(crate) async fn login(
+        self: &Arc<Self>,
+        user: &str,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<String, LoginError> {
+        // A name that can be none is not remembered as it stands: it may be as long as a line.
+        let name = user.parse::<UserName>().ok();
+        let known = name.as_ref().map_or("", UserName::as_str);
+        let delay = self.throttle.delay(known, from);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let account =
+            name.as_ref().and_then(|name| self.accounts.get(name)).filter(|account| !account.disabled);
+        let hash = account.as_ref().map(|account| account.password.as_str());
+        let is_known = hash.is_some();
+        let right =
+            password.len() <= PASSWORD_BYTES_MAX && self.accounts.passwords.verify(password, hash).await?;
+        let Some(account) = account.filter(|_| right) else {
+            self.throttle.failed(known, from);
+            tracing::info!(realm = %self.places.realm(), user = known, %from, "a login failed");
+            return Err(match (self.config.uniform_errors, is_known) {
+                (true, _) => LoginError::BadCredentials,
+                (false, true) => LoginError::BadPassword,
+                (false, false) => LoginError::NoSuchAccount,
+            });
+        };
+        self.throttle.succeeded(known, from);
+        self.open_session(&account.user).await
+    }
+
+    async fn open_session(&self, user: &UserName) -> Result<String, LoginError> {
+        let token = self.sessions.open(user).await?;
+        self.record(RealmEvent::LoggedIn { user: user.clone() }).await;
+        Ok(token)
+    }
+
+    pub(crate) async fn register(
+        &self,
+        user: &str,
+        password: &str,
+        country: &str,
+        name: &str,
+        invite: Option<&str>,
+    ) -> Result<String, LoginError> {
+        match (self.config.registration, invite) {
+            (Registration::Open, _) => {}
+            (Registration::Closed, _) => {
+                return Err(LoginError::RegistrationClosed(
+                    "this realm's accounts are made by its operators",
+                ));
+            }
+            (Registration::Invite, Some(code)) if self.invites.is_good(code) => {}
+            (Registration::Invite, _) => {
+                return Err(LoginError::RegistrationClosed(
+                    "end the line with invite=CODE, with a code that is still good",
+                ));
+            }
+        }
+        let user = self.accounts.add(user, password, name, country).await?;
+        if let (Registration::Invite, Some(code)) = (self.config.registration, invite)
+            && !self.invites.take(code).await?
+        {
+            self.accounts.remove(&user).await?;
+            return Err(LoginError::RegistrationClosed("the invitation was used up"));
+        }
+        self.record(RealmEvent::AccountAdded { user: user.clone() }).await;
+        self.open_session(&user).await
+    }
+
+    pub(crate) async fn passwd(
+        &self,
+        user: &UserName,
+        key: &SessionKey,
+        old: &str,
+        new: &str,
+    ) -> Result<(), LoginError> {
+        let account = self.accounts.get(user).ok_or(LoginError::NoSuchAccount)?;
+        let right = old.len() <= PASSWORD_BYTES_MAX
+            && self.accounts.passwords.verify(old, Some(&account.password)).await?;
+        if !right {
+            return Err(LoginError::BadPassword);
+        }
+        self.accounts.set_password(user, new).await?;
+        self.sessions.end_all(user, Some(key)).await?;
+        self.record(RealmEvent::PasswordChanged { user: user.clone() }).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! What stands in a mailbox, and how it looks to its owner. A mailbox entry's body is an envelope, as it is between
+//! realms, so that one append can put the same bytes into an outbox and into mailboxes.
+
+use std::borrow::Cow;
+
+use antar_broker::Entry;
+use antar_proto::envelope::{Content, ENVELOPE_VERSION, Envelope};
+use antar_proto::reply::Message;
+use antar_proto::{Address, MessageId, RealmId, UserName};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::clock::now_rfc3339;
+
+/// The parts of a stored envelope that a reader needs, borrowed from the entry.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Mail<'a> {
+    pub(crate) id: MessageId,
+    #[serde(borrow)]
+    pub(crate) kind: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) origin: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) dest: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) sent_at: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) from: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) text: Cow<'a, str>,
+    #[serde(default)]
+    about: Option<MessageId>,
+}
+
+impl<'a> Mail<'a> {
+    /// Reads an entry of a mailbox; `None` for one that this version cannot read.
+    pub(crate) fn of(entry: &'a Entry) -> Option<Self> {
+        match serde_json::from_slice(&entry.body) {
+            Ok(mail) => Some(mail),
+            Err(error) => {
+                tracing::error!(subject = entry.subject.as_str(), seq = entry.seq.0, %error, "a mailbox entry is not readable");
+                None
+            }
+        }
+    }
+
+    /// The sender's user name; empty for a notice.
+    pub(crate) fn from_user(&self) -> &str {
+        self.from.split_once('@').map_or("", |(user, _)| user)
+    }
+
+    /// As its owner sees it. `to_name` and `to` are the owner's display name and address.
+    pub(crate) fn message(&self, to_name: &str, to: String) -> Message {
+        let notice = self.kind == "notice";
+        Message {
+            msg_from: if notice { self.origin.clone().into_owned() } else { self.name.clone().into_owned() },
+            msg_to: to_name.into(),
+            msg: self.text.clone().into_owned(),
+            id: self.id,
+            ts: self.sent_at.clone().into_owned(),
+            from: if notice { format!("@{}", self.origin) } else { self.from.clone().into_owned() },
+            to,
+            kind: notice.then(|| "notice".into()),
+            about: self.about,
+        }
+    }
+}
+
+/// The receivers of a stored envelope, in the order in which they stand there.
+pub(crate) fn receivers(entry: &Entry) -> Vec<UserName> {
+    #[derive(Deserialize)]
+    struct To {
+        #[serde(default)]
+        to: Vec<UserName>,
+    }
+    serde_json::from_slice::<To>(&entry.body).map_or_else(|_| Vec::new(), |parsed| parsed.to)
+}
+
+/// Who sends, as envelopes show it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender<'a> {
+    pub(crate) address: &'a Address,
+    pub(crate) name: &'a str,
+}
+
+/// The bytes of a message from `sender` to users of `dest`.
+pub(crate) fn message_bytes(
+    id: MessageId,
+    sender: &Sender<'_>,
+    dest: &RealmId,
+    to: Vec<UserName>,
+    group: bool,
+    text: &str,
+) -> Bytes {
+    let content = Content::Message {
+        from: sender.address.clone(),
+        name: sender.name.into(),
+        to,
+        group,
+        text: text.into(),
+    };
+    envelope(id, &sender.address.realm, dest, content).to_bytes().into()
+}
+
+/// An envelope made now.
+pub(crate) fn envelope(id: MessageId, origin: &RealmId, dest: &RealmId, content: Content) -> Envelope {
+    Envelope {
+        v: ENVELOPE_VERSION,
+        id,
+        origin: origin.clone(),
+        dest: dest.clone(),
+        sent_at: now_rfc3339(),
+        traceparent: None,
+        lane: None,
+        content,
+    }
+}

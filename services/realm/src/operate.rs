@@ -1,0 +1,166 @@
+//! Carries out what operators ask. See [`crate::admin`] for what there is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use antar_broker::{KvError, ReadError, Subject};
+use antar_proto::UserName;
+
+use crate::account::AccountError;
+use crate::admin::{AccountInfo, AdminReply, AdminRequest, IMPORT_ACCOUNTS_MAX, NewAccount};
+use crate::event::RealmEvent;
+use crate::realm::{Realm, Shared};
+
+/// Accounts in one reply to `UserList`.
+const LIST_PAGE: usize = 500;
+/// Most uses and days of an invitation.
+const INVITE_USES_MAX: u32 = 10_000;
+const INVITE_DAYS_MAX: u32 = 3_650;
+
+impl From<AccountError> for AdminReply {
+    fn from(error: AccountError) -> Self {
+        let message = error.to_string();
+        match error {
+            AccountError::Busy | AccountError::Unavailable(_) => Self::Unavailable { message },
+            other => Self::Refused { code: other.code().as_str().into(), message },
+        }
+    }
+}
+
+impl From<KvError> for AdminReply {
+    fn from(error: KvError) -> Self {
+        Self::Unavailable { message: error.to_string() }
+    }
+}
+
+impl From<ReadError> for AdminReply {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable { message: error.to_string() }
+    }
+}
+
+impl Realm {
+    /// Carries out one request of an operator.
+    pub async fn admin(&self, request: AdminRequest) -> AdminReply {
+        self.shared.admin(request).await
+    }
+}
+
+impl Shared {
+    pub(crate) async fn admin(self: &Arc<Self>, request: AdminRequest) -> AdminReply {
+        self.operate(request).await.unwrap_or_else(|refused| refused)
+    }
+
+    async fn operate(self: &Arc<Self>, request: AdminRequest) -> Result<AdminReply, AdminReply> {
+        match request {
+            AdminRequest::UserAdd(account) => {
+                let NewAccount { user, password, name, country } = account;
+                let user = self.accounts.add(&user, &password, &name, &country).await?;
+                self.record(RealmEvent::AccountAdded { user }).await;
+            }
+            AdminRequest::UserImport { accounts } => return self.import(accounts).await,
+            AdminRequest::UserList { after } => return Ok(self.list(after.as_deref())),
+            AdminRequest::UserPasswd { user, password } => {
+                let user = known(&user)?;
+                self.accounts.set_password(&user, &password).await?;
+                self.sessions.end_all(&user, None).await?;
+                self.record(RealmEvent::PasswordChanged { user }).await;
+            }
+            AdminRequest::UserDisable { user, disabled } => {
+                let user = known(&user)?;
+                self.accounts.set_disabled(&user, disabled).await?;
+                if disabled {
+                    self.sessions.end_all(&user, None).await?;
+                }
+                self.record(RealmEvent::AccountDisabled { user, disabled }).await;
+            }
+            AdminRequest::UserRemove { user } => {
+                let user = known(&user)?;
+                self.accounts.remove(&user).await?;
+                self.sessions.end_all(&user, None).await?;
+                // Who gets this name later must not find the mail of who had it before.
+                for subject in self.boxes(&user) {
+                    let last = self.broker.last(&subject).await?;
+                    self.broker.trim(&subject, last).await?;
+                }
+                self.record(RealmEvent::AccountRemoved { user }).await;
+            }
+            AdminRequest::UserInvite { uses, days } => {
+                if !(1..=INVITE_USES_MAX).contains(&uses) || !(1..=INVITE_DAYS_MAX).contains(&days) {
+                    let message = format!(
+                        "an invitation has 1 to {INVITE_USES_MAX} uses and 1 to {INVITE_DAYS_MAX} days"
+                    );
+                    return Err(AdminReply::Refused { code: "bad-request".into(), message });
+                }
+                let ttl = Duration::from_secs(u64::from(days) * 24 * 3600);
+                return Ok(AdminReply::Invitation { code: self.invites.make(uses, ttl).await? });
+            }
+            AdminRequest::Pause { paused } => {
+                self.set_paused(paused).await?;
+                self.record(RealmEvent::Paused { paused }).await;
+                tracing::info!(realm = %self.places.realm(), paused, "an operator stopped or resumed traffic with other realms");
+            }
+            AdminRequest::Show => {
+                return Ok(AdminReply::Realm {
+                    id: self.places.realm().to_string(),
+                    name: self.config.name.clone(),
+                    paused: self.is_paused(),
+                    accounts: self.accounts.copy.len(),
+                    peers: self.peer_infos().await?,
+                });
+            }
+        }
+        Ok(AdminReply::Done)
+    }
+
+    /// All boxes of a user's mailbox.
+    fn boxes(&self, user: &UserName) -> Vec<Subject> {
+        let places = &self.places;
+        let mut boxes = vec![places.mail_local(user), places.mail_sent(user), places.mail_status(user)];
+        boxes.extend(self.peers.all().iter().map(|peer| places.mail_realm(user, &peer.realm)));
+        boxes
+    }
+
+    async fn import(&self, accounts: Vec<NewAccount>) -> Result<AdminReply, AdminReply> {
+        if accounts.len() > IMPORT_ACCOUNTS_MAX {
+            let message = format!("at most {IMPORT_ACCOUNTS_MAX} accounts at once");
+            return Err(AdminReply::Refused { code: "bad-request".into(), message });
+        }
+        let (mut added, mut existing, mut refused) = (0, Vec::new(), Vec::new());
+        for NewAccount { user, password, name, country } in accounts {
+            match self.accounts.add(&user, &password, &name, &country).await {
+                Ok(user) => {
+                    added += 1;
+                    self.record(RealmEvent::AccountAdded { user }).await;
+                }
+                Err(AccountError::Exists) => existing.push(user),
+                Err(error @ (AccountError::Busy | AccountError::Unavailable(_))) => return Err(error.into()),
+                Err(error) => refused.push((user, error.to_string())),
+            }
+        }
+        Ok(AdminReply::Imported { added, existing, refused })
+    }
+
+    fn list(&self, after: Option<&str>) -> AdminReply {
+        let mut all: Vec<_> = self.accounts.copy.all().into_iter().map(|(_, account)| account).collect();
+        all.retain(|account| after.is_none_or(|after| account.user.as_str() > after));
+        all.sort_by(|a, b| a.user.cmp(&b.user));
+        let more = all.len() > LIST_PAGE;
+        all.truncate(LIST_PAGE);
+        let sessions: std::collections::HashMap<_, _> = self.sessions.users().into_iter().collect();
+        let accounts = all.iter().map(|account| AccountInfo {
+            user: account.user.to_string(),
+            name: account.name.clone(),
+            country: account.country.clone(),
+            disabled: account.disabled,
+            created: account.created.clone(),
+            sessions: sessions.get(&account.user).copied().unwrap_or(0),
+        });
+        AdminReply::Accounts { accounts: accounts.collect(), more }
+    }
+}
+
+/// A name that is one; whether there is such an account is found out later.
+fn known(user: &str) -> Result<UserName, AdminReply> {
+    user.parse().map_err(|_| AccountError::NoSuchUser.into())
+}

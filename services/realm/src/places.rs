@@ -1,0 +1,129 @@
+//! Where a realm keeps what: its subjects, streams, buckets and queues. Nothing else builds such a name.
+
+use antar_broker::{Bucket, Filter, QueueName, StreamSpec, Subject};
+use antar_proto::names::BOX_LOCAL;
+use antar_proto::{RealmId, UserName};
+
+/// Box of a user's own sent messages. No realm id begins with `_`.
+pub(crate) const BOX_SENT: &str = "_sent";
+/// Box of what became of a user's messages to other realms.
+pub(crate) const BOX_STATUS: &str = "_status";
+/// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
+const LANE_ENTRIES_MAX: u64 = 1_000_000;
+
+/// The names of one realm.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    realm: RealmId,
+}
+
+/// A part of a name that was checked makes a name that needs no check.
+const PLAIN: &str = "realm ids and user names are single tokens of a subject";
+
+impl Places {
+    pub(crate) fn new(realm: RealmId) -> Self {
+        Self { realm }
+    }
+
+    pub(crate) fn realm(&self) -> &RealmId {
+        &self.realm
+    }
+
+    fn subject(&self, rest: std::fmt::Arguments<'_>) -> Subject {
+        Subject::new(format!("realm.{}.{rest}", self.realm)).expect(PLAIN)
+    }
+
+    /// Entries of one box of a user's mailbox.
+    fn mail(&self, user: &UserName, mailbox: &str) -> Subject {
+        self.subject(format_args!("mail.{user}.{mailbox}"))
+    }
+
+    /// Messages from this realm.
+    pub(crate) fn mail_local(&self, user: &UserName) -> Subject {
+        self.mail(user, BOX_LOCAL)
+    }
+
+    /// Messages exchanged with another realm.
+    pub(crate) fn mail_realm(&self, user: &UserName, peer: &RealmId) -> Subject {
+        self.mail(user, peer.as_str())
+    }
+
+    /// What a user sent.
+    pub(crate) fn mail_sent(&self, user: &UserName) -> Subject {
+        self.mail(user, BOX_SENT)
+    }
+
+    /// What became of what a user sent to other realms.
+    pub(crate) fn mail_status(&self, user: &UserName) -> Subject {
+        self.mail(user, BOX_STATUS)
+    }
+
+    /// All boxes of a user.
+    pub(crate) fn mail_all(&self, user: &UserName) -> Filter {
+        Filter::new(format!("realm.{}.mail.{user}.*", self.realm)).expect(PLAIN)
+    }
+
+    pub(crate) fn outbox(&self, peer: &RealmId) -> Subject {
+        self.subject(format_args!("outbox.{peer}"))
+    }
+
+    pub(crate) fn inbox(&self) -> Subject {
+        Self::inbox_of(&self.realm)
+    }
+
+    /// The only subject of another realm that this one publishes to.
+    pub(crate) fn inbox_of(realm: &RealmId) -> Subject {
+        Subject::new(format!("realm.{realm}.inbox")).expect(PLAIN)
+    }
+
+    /// Where a realm answers with its name card.
+    pub(crate) fn info_of(realm: &RealmId) -> Subject {
+        Subject::new(format!("realm.{realm}.info")).expect(PLAIN)
+    }
+
+    pub(crate) fn dead(&self) -> Subject {
+        self.subject(format_args!("dead"))
+    }
+
+    pub(crate) fn event(&self) -> Subject {
+        self.subject(format_args!("event"))
+    }
+
+    /// The three streams, with their limits.
+    pub(crate) fn streams(&self, mailbox_entries_max: u64) -> [StreamSpec; 3] {
+        let filter = |rest: &str| Filter::new(format!("realm.{}.{rest}", self.realm)).expect(PLAIN);
+        let spec = |name: &str, filters, max| StreamSpec {
+            name: format!("REALM_{}_{name}", self.realm),
+            filters,
+            entries_per_subject_max: Some(max),
+        };
+        [
+            spec("INBOX", vec![filter("inbox"), filter("inbox.*")], LANE_ENTRIES_MAX),
+            spec("MAIL", vec![filter("mail.*.*")], mailbox_entries_max),
+            spec(
+                "LOG",
+                vec![filter("outbox.*"), filter("group.*"), filter("event"), filter("dead")],
+                LANE_ENTRIES_MAX,
+            ),
+        ]
+    }
+
+    pub(crate) fn bucket(&self, name: &str) -> Bucket {
+        Bucket::new(&format!("REALM_{}_{name}", self.realm)).expect(PLAIN)
+    }
+
+    /// The lane to a peer. Upper case stands between the two ids, so that no other pair has the same name.
+    pub(crate) fn lane_queue(&self, peer: &RealmId) -> QueueName {
+        QueueName::new(&format!("{}TO{peer}", self.realm)).expect(PLAIN)
+    }
+
+    /// The worker on our inbox.
+    pub(crate) fn delivery_queue(&self) -> QueueName {
+        QueueName::new(&format!("DELIVERY_{}", self.realm)).expect(PLAIN)
+    }
+}
+
+/// The box of a mailbox subject, `realm.<id>.mail.<user>.<box>`.
+pub(crate) fn box_of(subject: &Subject) -> &str {
+    subject.tokens().nth(4).unwrap_or_default()
+}

@@ -1,0 +1,417 @@
+//! A running realm: what it is made of, its tasks, and the handle that edges hold.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use antar_broker::{
+    Append, AppendError, EntryId, Expect, KvError, OpenError, PendingAppend, ReadError, RequestError,
+    SharedBroker,
+};
+use antar_proto::command::With;
+use antar_proto::envelope::{Content, Outcome};
+use antar_proto::reply::StatusEvent;
+use antar_proto::{Address, MessageId, RealmId, UserName};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::account::{AccountError, Accounts};
+use crate::admin::PeerInfo;
+use crate::config::RealmConfig;
+use crate::copy::KvCopy;
+use crate::cursor::{Cursors, ReadMark};
+use crate::event::RealmEvent;
+use crate::feed::Feed;
+use crate::invite::Invites;
+use crate::lane::LaneStatus;
+use crate::login::{LoginError, Throttle};
+use crate::mail::envelope;
+use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
+use crate::password::Passwords;
+use crate::peer::{AddRealmError, CardRequest, NameCard, Peers, ask, host_is_sane};
+use crate::places::Places;
+use crate::send::{Send, SendError, Sending};
+use crate::session::{SessionKey, Sessions};
+
+/// How long stopping waits for the realm's tasks.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a realm could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A stream has other settings than this version needs, or the broker cannot be reached.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A bucket cannot be read.
+    #[error("the broker does not answer: {0}")]
+    Kv(#[from] KvError),
+    /// Requests cannot be served.
+    #[error("requests cannot be served: {0}")]
+    Serve(#[from] RequestError),
+    /// The demo accounts could not be made.
+    #[error("the demo accounts could not be made: {0}")]
+    Accounts(#[from] AccountError),
+    /// Nothing can be hashed.
+    #[error("passwords cannot be hashed")]
+    Passwords,
+}
+
+/// What all parts of a realm share.
+pub(crate) struct Shared {
+    pub(crate) broker: SharedBroker,
+    pub(crate) config: RealmConfig,
+    pub(crate) places: Places,
+    pub(crate) accounts: Accounts,
+    pub(crate) sessions: Sessions,
+    pub(crate) cursors: Cursors,
+    pub(crate) peers: Peers,
+    pub(crate) invites: Invites,
+    pub(crate) throttle: Throttle,
+    pub(crate) settings: KvCopy<bool>,
+    pub(crate) lanes: Mutex<HashMap<RealmId, Arc<LaneStatus>>>,
+    paused: watch::Sender<bool>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// The setting that says whether traffic with other realms is stopped.
+const PAUSED: &str = "paused";
+
+impl Shared {
+    pub(crate) fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    /// Waits while traffic with other realms is stopped.
+    pub(crate) async fn wait_unpaused(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+    }
+
+    /// Stops or resumes traffic with other realms, also for the next start.
+    pub(crate) async fn set_paused(&self, paused: bool) -> Result<(), KvError> {
+        self.settings.put(PAUSED, &paused, Expect::Any, None).await?;
+        self.paused.send_replace(paused);
+        if !paused {
+            let from = self.places.realm().clone();
+            for peer in self.peers.all() {
+                // Whom this does not reach finds out by itself.
+                let _ = ask(&self.broker, &peer.realm, &CardRequest::Resumed { from: from.clone() }).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn card(&self) -> NameCard {
+        NameCard {
+            realm: self.places.realm().clone(),
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            paused: self.is_paused(),
+        }
+    }
+
+    /// The state of the lane to a peer.
+    pub(crate) fn lane(&self, peer: &RealmId) -> Arc<LaneStatus> {
+        self.lanes.lock().expect("no holder of this lock panics").entry(peer.clone()).or_default().clone()
+    }
+
+    /// Notes for audit what has happened. Losing such a note to a crash loses no message, so nobody waits for it.
+    pub(crate) async fn record(&self, event: RealmEvent) {
+        let body = serde_json::to_vec(&event).expect("an event has nothing in it that can fail");
+        match self.broker.append(Append::new(self.places.event(), EntryId::unique(), body)).await {
+            Ok(pending) => drop(pending),
+            Err(error) => tracing::warn!(realm = %self.places.realm(), %error, "an event was not recorded"),
+        }
+    }
+
+    /// Queues news for a sender; `key` makes it idempotent.
+    pub(crate) async fn append_status(
+        &self,
+        sender: &UserName,
+        event: &StatusEvent,
+        key: &str,
+    ) -> Result<PendingAppend, AppendError> {
+        let body = serde_json::to_vec(event).expect("a status event has nothing in it that can fail");
+        let id =
+            EntryId::new(key).ok_or_else(|| AppendError::Refused("the key of a status is no id".into()))?;
+        self.broker.append(Append::new(self.places.mail_status(sender), id, body)).await
+    }
+
+    /// Waits for news to be stored. A full box makes room by itself; its oldest news are of no use any more.
+    pub(crate) async fn finish_status(&self, pending: PendingAppend) -> Result<(), AppendError> {
+        match pending.await {
+            Err(AppendError::Full(subject)) if self.make_room(&subject).await => {
+                Err(AppendError::NotStored("made room".into()))
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Queues a receipt for another realm; `key` makes it idempotent.
+    pub(crate) async fn append_receipt(
+        &self,
+        dest: &RealmId,
+        results: Vec<Outcome>,
+        key: &str,
+    ) -> Result<PendingAppend, AppendError> {
+        let receipt = envelope(MessageId::fresh(), self.places.realm(), dest, Content::Receipt { results });
+        let id =
+            EntryId::new(key).ok_or_else(|| AppendError::Refused("the key of a receipt is no id".into()))?;
+        self.broker.append(Append::new(self.places.outbox(dest), id, receipt.to_bytes())).await
+    }
+}
+
+/// A realm, as edges and operators hold it. Cheap to clone.
+#[derive(Clone)]
+pub struct Realm {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Realm {
+    /// Opens or makes the realm's streams and buckets and starts its tasks.
+    pub async fn start(broker: SharedBroker, config: RealmConfig) -> Result<Self, StartError> {
+        let places = Places::new(config.id.clone());
+        for spec in places.streams(config.mailbox_entries_max) {
+            broker.open_stream(&spec).await?;
+        }
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let copies = Copies { broker: &broker, places: &places, tasks: &tasks, stop: &stop };
+        let passwords = Passwords::start().await.map_err(|_| StartError::Passwords)?;
+        let settings: KvCopy<bool> = copies.open("settings").await?;
+        let paused = settings.get(PAUSED).is_some_and(|paused| *paused);
+        let positions = copies.open("lanes").await?;
+        let shared = Arc::new(Shared {
+            accounts: Accounts::new(copies.open("accounts").await?, passwords, config.password_bytes_min),
+            sessions: Sessions::new(copies.open("sessions").await?, config.session_ttl),
+            cursors: Cursors::new(copies.open("cursors").await?),
+            peers: Peers::new(copies.open("peers").await?),
+            invites: Invites::new(copies.open("invites").await?),
+            throttle: Throttle::default(),
+            settings,
+            lanes: Mutex::default(),
+            paused: watch::Sender::new(paused),
+            broker,
+            config,
+            places,
+            tasks,
+            stop,
+        });
+        if shared.config.demo_accounts {
+            shared.accounts.add_demo_accounts().await?;
+        }
+        crate::tasks::start(&shared, positions).await?;
+        Ok(Self { shared })
+    }
+
+    /// Ends the realm's tasks; what they had begun is completed or comes again at the next start.
+    pub async fn stop(&self) {
+        if let Err(error) = crate::tasks::flush_cursors(&self.shared).await {
+            tracing::warn!(realm = %self.id(), %error, "cursors were not saved: some messages will be shown again");
+        }
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!(realm = %self.id(), tasks = self.shared.tasks.len(), "some tasks did not end in time");
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &RealmId {
+        self.shared.places.realm()
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &RealmConfig {
+        &self.shared.config
+    }
+
+    /// Logs in: a fresh token. `from` is where the client is; too many failures from one place are slowed down.
+    pub async fn login(&self, user: &str, password: &str, from: IpAddr) -> Result<String, LoginError> {
+        self.shared.login(user, password, from).await
+    }
+
+    /// Makes an account, if the policy lets it, and logs in.
+    pub async fn register(
+        &self,
+        user: &str,
+        password: &str,
+        country: &str,
+        name: &str,
+        invite: Option<&str>,
+    ) -> Result<String, LoginError> {
+        self.shared.register(user, password, country, name, invite).await
+    }
+
+    /// Whose session this token stands for.
+    pub fn session(&self, token: &str) -> Option<(SessionKey, UserName)> {
+        self.shared.sessions.find(token).map(|(key, session)| (key, session.user.clone()))
+    }
+
+    /// Whether a session has neither ended nor expired.
+    pub fn is_live(&self, key: &SessionKey) -> bool {
+        self.shared.sessions.is_live(key)
+    }
+
+    /// Ends a session: its token is dead when this returns.
+    pub async fn logout(&self, key: &SessionKey, user: &UserName) -> Result<(), KvError> {
+        self.shared.sessions.end(key).await?;
+        self.shared.record(RealmEvent::LoggedOut { user: user.clone() }).await;
+        Ok(())
+    }
+
+    /// Changes a password and ends the user's other sessions.
+    pub async fn passwd(
+        &self,
+        user: &UserName,
+        key: &SessionKey,
+        old: &str,
+        new: &str,
+    ) -> Result<(), LoginError> {
+        self.shared.passwd(user, key, old, new).await
+    }
+
+    /// Queues a message; the returned future yields what became of it. See [`Send`].
+    pub async fn send(
+        &self,
+        from: &UserName,
+        what: Send<'_>,
+        text: &str,
+        id: MessageId,
+    ) -> Result<Sending, SendError> {
+        self.shared.send(from, what, text, id).await
+    }
+
+    /// Unread messages from this realm.
+    pub async fn inbox(&self, user: &UserName) -> Result<Unread, ReadError> {
+        self.shared.unread(user, antar_proto::names::BOX_LOCAL, INBOX_LIMIT).await
+    }
+
+    /// Unread messages exchanged with another realm; with the own id, with any. `None` if it was not added.
+    pub async fn realm_inbox(&self, user: &UserName, realm: &RealmId) -> Result<Option<Unread>, ReadError> {
+        if realm != self.id() && !self.shared.peers.is_known(realm) {
+            return Ok(None);
+        }
+        self.shared.unread_realm(user, realm).await.map(Some)
+    }
+
+    /// Marks as read what a reply has shown, and makes that durable.
+    pub async fn mark_read(&self, marks: Vec<ReadMark>) {
+        self.mark_seen(marks);
+        if let Err(error) = crate::tasks::flush_cursors(&self.shared).await {
+            tracing::warn!(realm = %self.id(), %error, "a cursor is not durable yet");
+        }
+    }
+
+    /// Marks as read what a watch has pushed; durable within half a second.
+    pub fn mark_seen(&self, marks: Vec<ReadMark>) {
+        for mark in marks {
+            self.shared.cursors.advance(mark);
+        }
+    }
+
+    /// What `watch` pushes.
+    pub async fn watch(&self, user: &UserName) -> Result<Feed, ReadError> {
+        self.shared.watch(user).await
+    }
+
+    /// What was said. See [`With`].
+    pub async fn history(
+        &self,
+        user: &UserName,
+        with: &With,
+        before: Option<MessageId>,
+        limit: usize,
+    ) -> Result<History, ReadError> {
+        self.shared.history(user, with, before, limit).await
+    }
+
+    /// Where a message is that `user` sent; `None` if there is none of this id.
+    pub async fn status(&self, user: &UserName, id: MessageId) -> Result<Option<MessageStatus>, ReadError> {
+        self.shared.status(user, id).await
+    }
+
+    /// Users with a live session, by login, with how many they have.
+    pub fn online(&self) -> Vec<(UserName, usize)> {
+        self.shared.sessions.users()
+    }
+
+    /// How many live sessions a user has; `None` if there is no such account.
+    pub fn presence(&self, user: &UserName) -> Option<usize> {
+        self.shared.accounts.get(user)?;
+        Some(self.shared.sessions.count(user))
+    }
+
+    /// Display name and country of a user.
+    pub fn profile(&self, user: &UserName) -> Option<(String, String)> {
+        self.shared.accounts.get(user).map(|account| (account.name.clone(), account.country.clone()))
+    }
+
+    /// The first `limit` enabled accounts whose name begins with `prefix`, with display names; whether there are more.
+    pub fn users(&self, prefix: &str, limit: usize) -> (Vec<(UserName, String)>, bool) {
+        let all = self.shared.accounts.copy.all().into_iter().map(|(_, account)| account);
+        let wanted = all.filter(|account| !account.disabled && account.user.as_str().starts_with(prefix));
+        let mut users: Vec<_> = wanted.map(|account| (account.user.clone(), account.name.clone())).collect();
+        users.sort();
+        let more = users.len() > limit;
+        users.truncate(limit);
+        (users, more)
+    }
+
+    /// Adds another realm on behalf of a user. HOST and PORT are kept for people to see.
+    pub async fn add_realm(
+        &self,
+        by: &UserName,
+        realm: &RealmId,
+        host: &str,
+        port: u16,
+    ) -> Result<(), AddRealmError> {
+        if realm == self.id() {
+            return Err(AddRealmError::Exists);
+        }
+        if !host_is_sane(host) {
+            return Err(AddRealmError::Refused("HOST has up to 253 printable characters".into()));
+        }
+        if self.shared.peers.copy.get(realm.as_str()).is_some_and(|peer| peer.added) {
+            return Err(AddRealmError::Exists);
+        }
+        let hello = CardRequest::Hello { from: self.id().clone(), name: self.shared.config.name.clone() };
+        let card = ask(&self.shared.broker, realm, &hello).await.map_err(|error| match error {
+            RequestError::NoResponder | RequestError::Timeout => AddRealmError::NoSuchRealm,
+            RequestError::Unavailable(why) => AddRealmError::Unavailable(why),
+        })?;
+        self.shared.peers.add(card, by, host, port).await?;
+        let (user, realm) = (by.clone(), realm.clone());
+        self.shared.record(RealmEvent::RealmAdded { user, realm }).await;
+        Ok(())
+    }
+
+    /// The peers, each with the state of the lane to it.
+    pub async fn peers(&self) -> Result<Vec<PeerInfo>, ReadError> {
+        self.shared.peer_infos().await
+    }
+
+    /// The address of a user of this realm.
+    pub fn address(&self, user: &UserName) -> Address {
+        Address { user: user.clone(), realm: self.id().clone() }
+    }
+}
+
+/// Opens the copies of a realm's buckets.
+struct Copies<'a> {
+    broker: &'a SharedBroker,
+    places: &'a Places,
+    tasks: &'a TaskTracker,
+    stop: &'a CancellationToken,
+}
+
+impl Copies<'_> {
+    async fn open<T>(&self, name: &str) -> Result<KvCopy<T>, KvError>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + std::marker::Send + Sync + 'static,
+    {
+        KvCopy::open(self.broker.clone(), self.places.bucket(name), self.tasks, self.stop.clone()).await
+    }
+}

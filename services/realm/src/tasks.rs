@@ -1,0 +1,241 @@
+//! The tasks of a realm: lanes, delivery, its name card, its operators' requests, cursors, and what goes with age.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use antar_broker::{
+    AppendError, Filter, KvError, ReadError, ReadFrom, ReadLimit, Request, Seq, Subject, Timestamp,
+};
+use antar_proto::RealmId;
+use antar_proto::envelope::Outcome;
+use antar_proto::names::BOX_LOCAL;
+use antar_proto::reply::State;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, AdminReply, AdminRequest, PeerInfo};
+use crate::copy::KvCopy;
+use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
+use crate::delivery::{self, LanePosition};
+use crate::lane;
+use crate::peer::CardRequest;
+use crate::places::Places;
+use crate::realm::{Shared, StartError};
+
+/// How often old entries are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// How many entries one look removes from one subject at a time.
+const SWEEP_PAGE: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 8 * 1024 * 1024 };
+/// Most outcomes in one receipt about what was read.
+const READS_PER_RECEIPT_MAX: usize = 500;
+
+/// Starts everything; each task ends when the realm stops.
+pub(crate) async fn start(shared: &Arc<Shared>, positions: KvCopy<LanePosition>) -> Result<(), StartError> {
+    let mut cards = shared.broker.serve(&Places::info_of(shared.places.realm())).await?;
+    let mut operators = shared.broker.serve(&admin::subject(shared.places.realm())).await?;
+    let card_server = shared.clone();
+    spawn(shared, async move {
+        while let Some(request) = cards.next().await {
+            card_server.answer_card(request).await;
+        }
+    });
+    let admin_server = shared.clone();
+    spawn(shared, async move {
+        while let Some(request) = operators.next().await {
+            // Hashing many passwords takes long; other requests need not wait for it.
+            let shared = admin_server.clone();
+            admin_server.tasks.spawn(async move { shared.answer_admin(request).await });
+        }
+    });
+    spawn(shared, delivery::run(shared.clone(), positions));
+    spawn(shared, run_lanes(shared.clone()));
+    spawn(shared, save_cursors(shared.clone()));
+    spawn(shared, sweep(shared.clone()));
+    Ok(())
+}
+
+fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
+    let stop: CancellationToken = shared.stop.clone();
+    shared.tasks.spawn(async move {
+        // Cancel-safe: every task here leaves only work that is idempotent and comes again at the next start.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = task => {}
+        }
+    });
+}
+
+/// Starts a lane for each peer, as peers come.
+async fn run_lanes(shared: Arc<Shared>) {
+    let mut started: HashSet<RealmId> = HashSet::new();
+    loop {
+        for peer in shared.peers.all() {
+            if started.insert(peer.realm.clone()) {
+                let status = shared.lane(&peer.realm);
+                spawn(&shared, lane::run(shared.clone(), peer, status));
+            }
+        }
+        shared.peers.changed.notified().await;
+    }
+}
+
+/// Makes cursors durable now and then while they move.
+async fn save_cursors(shared: Arc<Shared>) {
+    loop {
+        shared.cursors.moved().await;
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        if let Err(error) = flush_cursors(&shared).await {
+            tracing::warn!(realm = %shared.places.realm(), %error, "cursors are not durable yet");
+        }
+    }
+}
+
+/// Why cursors, or the news that something was read, could not be saved.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FlushError {
+    #[error("{0}")]
+    Kv(#[from] KvError),
+    #[error("{0}")]
+    Append(#[from] AppendError),
+}
+
+/// Makes cursors durable and tells other realms what was read of theirs.
+pub(crate) async fn flush_cursors(shared: &Arc<Shared>) -> Result<(), FlushError> {
+    let reads = shared.cursors.flush().await?;
+    let mut outcomes: HashMap<RealmId, Vec<Outcome>> = HashMap::new();
+    for RemoteRead { origin, sender, reader, id } in reads {
+        outcomes.entry(origin).or_default().push(Outcome {
+            id,
+            sender,
+            users: vec![reader],
+            state: State::Read,
+            reason: None,
+            group: false,
+        });
+    }
+    for (origin, outcomes) in outcomes {
+        for results in outcomes.chunks(READS_PER_RECEIPT_MAX) {
+            let key = format!("read/{}", uuid::Uuid::now_v7().simple());
+            shared.append_receipt(&origin, results.to_vec(), &key).await?.await?;
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    async fn answer_card(&self, request: Request) {
+        match serde_json::from_slice(&request.body) {
+            Ok(CardRequest::Card) => {}
+            Ok(CardRequest::Hello { from, name }) => {
+                let name: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
+                if from != *self.places.realm()
+                    && let Err(error) = self.peers.learn(from, name).await
+                {
+                    tracing::warn!(realm = %self.places.realm(), %error, "a peer could not be noted");
+                }
+            }
+            Ok(CardRequest::Resumed { from }) => self.lane(&from).nudge.notify_one(),
+            Err(error) => {
+                tracing::warn!(realm = %self.places.realm(), %error, "a request for the name card is not readable");
+                return;
+            }
+        }
+        request
+            .reply
+            .send(serde_json::to_vec(&self.card()).expect("a name card has nothing in it that can fail"));
+    }
+
+    async fn answer_admin(self: Arc<Self>, request: Request) {
+        let reply = match serde_json::from_slice::<AdminRequest>(&request.body) {
+            Ok(what) => self.admin(what).await,
+            Err(error) => AdminReply::Refused { code: "bad-request".into(), message: error.to_string() },
+        };
+        request.reply.send(serde_json::to_vec(&reply).expect("a reply has nothing in it that can fail"));
+    }
+
+    /// The peers, each with the state of the lane to it.
+    pub(crate) async fn peer_infos(&self) -> Result<Vec<PeerInfo>, ReadError> {
+        let mut infos = Vec::new();
+        for peer in self.peers.all() {
+            let state = self.broker.queue_state(&self.places.lane_queue(&peer.realm)).await?;
+            let last_error = self.lane(&peer.realm).last_error();
+            let age = |oldest: Timestamp| Timestamp::now().0.saturating_sub(oldest.0) / 1_000_000;
+            infos.push(PeerInfo {
+                realm: peer.realm.to_string(),
+                name: peer.name.clone(),
+                host: peer.host.clone(),
+                port: peer.port,
+                state: match (self.is_paused(), &last_error) {
+                    (true, _) => "paused",
+                    (false, Some(_)) => "waiting",
+                    (false, None) => "up",
+                }
+                .into(),
+                queued: state.as_ref().map_or(0, |state| state.waiting),
+                oldest_s: state.and_then(|state| state.oldest).map(age),
+                last_error,
+            });
+        }
+        Ok(infos)
+    }
+}
+
+/// Removes what is older than the realm keeps things: of mailboxes what was read, of lanes what was carried.
+async fn sweep(shared: Arc<Shared>) {
+    loop {
+        if let Err(error) = sweep_once(&shared).await {
+            tracing::warn!(realm = %shared.places.realm(), %error, "old entries were not removed this time");
+        }
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+    }
+}
+
+async fn sweep_once(shared: &Arc<Shared>) -> Result<(), ReadError> {
+    let keep = u64::try_from(shared.config.retention.as_micros()).unwrap_or(u64::MAX);
+    let Some(before) = Timestamp::now().0.checked_sub(keep).map(Timestamp) else { return Ok(()) };
+    let (places, everything) = (&shared.places, Seq(u64::MAX));
+    let peers = shared.peers.all();
+    for (_, account) in shared.accounts.copy.all() {
+        let user = &account.user;
+        let mut boxes = vec![
+            (places.mail_local(user), shared.cursors.get(user, BOX_LOCAL)),
+            (places.mail_sent(user), everything),
+            (places.mail_status(user), everything),
+        ];
+        for peer in &peers {
+            let cursor = shared.cursors.get(user, peer.realm.as_str());
+            boxes.push((places.mail_realm(user, &peer.realm), cursor));
+        }
+        for (subject, upto) in boxes {
+            trim_older(shared, &subject, before, upto).await?;
+        }
+    }
+    for peer in &peers {
+        let state = shared.broker.queue_state(&places.lane_queue(&peer.realm)).await?;
+        trim_older(shared, &places.outbox(&peer.realm), before, state.map_or(Seq::ZERO, |state| state.acked))
+            .await?;
+    }
+    let state = shared.broker.queue_state(&places.delivery_queue()).await?;
+    trim_older(shared, &places.inbox(), before, state.map_or(Seq::ZERO, |state| state.acked)).await?;
+    trim_older(shared, &places.event(), before, everything).await
+}
+
+async fn trim_older(
+    shared: &Arc<Shared>,
+    subject: &Subject,
+    before: Timestamp,
+    upto: Seq,
+) -> Result<(), ReadError> {
+    if shared.broker.last(subject).await? == Seq::ZERO {
+        return Ok(());
+    }
+    loop {
+        let page = shared.broker.read(&Filter::from(subject), ReadFrom::After(Seq::ZERO), SWEEP_PAGE).await?;
+        let old = page.entries.iter().take_while(|entry| entry.time < before && entry.seq <= upto);
+        let Some(last) = old.last() else { return Ok(()) };
+        shared.broker.trim(subject, last.seq).await?;
+        if !page.more {
+            return Ok(());
+        }
+    }
+}
