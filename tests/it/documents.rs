@@ -76,7 +76,8 @@ fn every_transcript_is_referenced() {
 
 #[test]
 fn every_command_is_described_and_has_an_example() {
-    let document = document();
+    // Inside a table a bar is escaped.
+    let document = document().replace("\\|", "|");
     let mut shown: BTreeSet<String> = examples().iter().flat_map(Transcript::commands).collect();
     shown.extend(transcript_files().iter().flat_map(|name| transcript(name).commands().collect::<Vec<_>>()));
     for spec in COMMANDS {
