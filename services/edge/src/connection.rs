@@ -273,10 +273,10 @@ impl Connection {
 
     /// Carries out lines until there are none, or one has to wait.
     async fn take_lines(&mut self) -> Result<(), Over> {
-        if let Some(line) = self.held.take() {
-            if !self.line(Cow::Owned(line)).await? {
-                return Ok(());
-            }
+        if let Some(line) = self.held.take()
+            && !self.line(Cow::Owned(line)).await?
+        {
+            return Ok(());
         }
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];

@@ -47,7 +47,7 @@ impl<'a> Mail<'a> {
     }
 
     /// The sender's user name; empty for a notice.
-    pub(crate) fn from_user(&self) -> &str {
+    pub(crate) fn sender_user(&self) -> &str {
         self.from.split_once('@').map_or("", |(user, _)| user)
     }
 

@@ -77,7 +77,7 @@ impl Shared {
             for entry in &page.entries {
                 let Some(mail) = Mail::of(entry) else { continue };
                 mark.remote.extend(self.remote_read(user, &mail));
-                unread.messages.push((mail.from_user().to_owned(), self.message_to(user, &mail)));
+                unread.messages.push((mail.sender_user().to_owned(), self.message_to(user, &mail)));
             }
             unread.marks.push(mark);
         }
@@ -217,7 +217,7 @@ impl Shared {
         let theirs = if other == own { BOX_LOCAL } else { other };
         match mailbox {
             BOX_SENT => mail.dest == other && receivers(entry).contains(user),
-            _ => mailbox == theirs && mail.from_user() == user.as_str(),
+            _ => mailbox == theirs && mail.sender_user() == user.as_str(),
         }
     }
 
