@@ -3,10 +3,28 @@
 //! Owns: what it can be told ([`ChatOptions`]) and how it can end ([`ChatOutcome`]). Must not know flags, files or the
 //! environment: its caller reads them.
 
+mod backoff;
+mod complete;
+mod escape;
+mod help;
+mod input;
+mod interactive;
+mod link;
+mod render;
+mod script;
+mod secret;
+mod session;
+mod stdin;
+mod style;
+mod terminal;
+
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use antar_proto::ErrorCode;
 
+use crate::chat::script::{Output, Source};
+use crate::chat::style::Style;
 use crate::client::ClientOptions;
 use crate::error::{CallError, ConnectError, RequestError};
 
@@ -141,10 +159,25 @@ impl From<&CallError> for ChatOutcome {
 
 /// Runs `chat`: a script if there are commands or standard input is no terminal, else interactively.
 ///
-/// Must run on a tokio runtime with time and network. Prints to standard output and standard error.
+/// Must run on a tokio runtime with time and network. Prints replies to standard output and, in scripts, what went wrong
+/// to standard error. A script ends with its first command that fails. Drop nothing of it half-way: when the future is
+/// dropped while a person is typing, the terminal stays in raw mode.
 pub async fn run(options: ChatOptions) -> ChatOutcome {
-    let _ = options;
-    ChatOutcome::Failed
+    let person = std::io::stdin().is_terminal();
+    let colour = options.colour && std::io::stdout().is_terminal();
+    if options.commands.is_empty() && person {
+        return Box::pin(interactive::run(&options, Style::new(colour), colour)).await;
+    }
+    let source = match options.commands.is_empty() {
+        true => Source::Stream(stdin::lines(std::io::stdin())),
+        false => Source::Given(options.commands.clone().into_iter()),
+    };
+    let ask = |user: &str| {
+        let prompt = format!("password of {}: ", escape::escape(user));
+        person.then(|| tokio::task::block_in_place(|| rpassword::prompt_password(prompt).ok())).flatten()
+    };
+    let output = Output { out: &mut std::io::stdout(), err: &mut std::io::stderr() };
+    Box::pin(script::run(&options, source, Style::new(colour), output, &ask)).await
 }
 
 #[cfg(test)]
