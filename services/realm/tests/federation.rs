@@ -1,0 +1,156 @@
+//! Two realms on one broker: the way of a message between them, without sockets.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use antar_broker::SharedBroker;
+use antar_proto::command::Receiver;
+use antar_proto::reply::{Event, State};
+use antar_proto::{MessageId, RealmId, UserName};
+use antar_realm::admin::{AdminReply, AdminRequest};
+use antar_realm::{Realm, RealmConfig, Send};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Long enough for two busy cores; nothing waits for it unless something is wrong.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Pair {
+    one: Realm,
+    two: Realm,
+    broker: SharedBroker,
+    _dir: tempfile::TempDir,
+}
+
+fn user(name: &str) -> UserName {
+    name.parse().unwrap()
+}
+
+fn realm(id: &str) -> RealmId {
+    id.parse().unwrap()
+}
+
+async fn start_realm(broker: &SharedBroker, id: &str) -> Realm {
+    let config = RealmConfig { demo_accounts: true, ..RealmConfig::new(realm(id)) };
+    Realm::start(broker.clone(), config).await.unwrap()
+}
+
+async fn pair() -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = antar_broker::open(&format!("sqlite:{}", dir.path().join("a.db").display())).await.unwrap();
+    let one = start_realm(&broker, "realm1").await;
+    let two = start_realm(&broker, "realm2").await;
+    one.add_realm(&user("messi"), &realm("realm2"), "172.16.16.102", 4002).await.unwrap();
+    Pair { one, two, broker, _dir: dir }
+}
+
+impl Pair {
+    async fn send(&self, text: &str) -> MessageId {
+        let id = MessageId::fresh();
+        let to = Receiver::User(user("lineker"));
+        let sending =
+            self.one.send(&user("messi"), Send::RealmOne(&realm("realm2"), &to), text, id).await.unwrap();
+        sending.await.unwrap();
+        id
+    }
+
+    /// What lineker gets on realm2, until there are `count`.
+    async fn received(&self, count: usize) -> Vec<String> {
+        let mut feed = self.two.watch(&user("lineker")).await.unwrap();
+        let mut texts = Vec::new();
+        while texts.len() < count {
+            let step = tokio::time::timeout(SOON, feed.next()).await.expect("messages come").unwrap();
+            for event in step.events {
+                if let Event::Message { message, .. } = event {
+                    texts.push(message.msg);
+                }
+            }
+            self.two.mark_seen(step.marks);
+        }
+        texts
+    }
+
+    async fn stop(self) {
+        self.one.stop().await;
+        self.two.stop().await;
+        self.broker.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_goes_through_all_its_states() {
+    let pair = pair().await;
+    let mut feed = pair.one.watch(&user("messi")).await.unwrap();
+    let id = pair.send("halo realm sebelah").await;
+    assert_eq!(pair.received(1).await, ["halo realm sebelah"]);
+    let mut states = Vec::new();
+    while states.last() != Some(&State::Read) {
+        let step = tokio::time::timeout(SOON, feed.next()).await.expect("news come").unwrap();
+        for event in step.events {
+            if let Event::Status(news) = event {
+                assert_eq!(news.ids, [id]);
+                states.push(news.state);
+            }
+        }
+    }
+    assert_eq!(states, [State::Stored, State::Delivered, State::Read]);
+    let status = pair.one.status(&user("messi"), id).await.unwrap().unwrap();
+    assert_eq!(status.state, State::Read);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_delays_and_keeps_the_order() {
+    let pair = pair().await;
+    assert_eq!(pair.two.admin(AdminRequest::Pause { paused: true }).await, AdminReply::Done);
+    let texts: Vec<String> = (0..300).map(|n| format!("m{n}")).collect();
+    for text in &texts {
+        pair.send(text).await;
+    }
+    assert_eq!(pair.two.admin(AdminRequest::Pause { paused: false }).await, AdminReply::Done);
+    assert_eq!(pair.received(300).await, texts);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_name_comes_back_as_a_notice() {
+    let pair = pair().await;
+    let to = Receiver::User(user("pele"));
+    let id = MessageId::fresh();
+    pair.one
+        .send(&user("messi"), Send::RealmOne(&realm("realm2"), &to), "halo", id)
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    let mut feed = pair.one.watch(&user("messi")).await.unwrap();
+    let notice = loop {
+        let step = tokio::time::timeout(SOON, feed.next()).await.expect("a notice comes").unwrap();
+        let found = step.events.into_iter().find_map(|event| match event {
+            Event::Message { message, .. } => Some(message),
+            _ => None,
+        });
+        if let Some(message) = found {
+            break message;
+        }
+    };
+    assert_eq!(notice.about, Some(id));
+    assert_eq!(notice.from, "@realm2");
+    let status = pair.one.status(&user("messi"), id).await.unwrap().unwrap();
+    assert_eq!(status.state, State::Failed);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_can_send_after_one_has_added_the_other() {
+    let pair = pair().await;
+    let to = Receiver::User(user("messi"));
+    let (from, there) = (user("lineker"), realm("realm1"));
+    let sending = pair.two.send(&from, Send::RealmOne(&there, &to), "angkara", MessageId::fresh()).await;
+    sending.unwrap().await.unwrap();
+    let mut feed = pair.one.watch(&user("messi")).await.unwrap();
+    let step = tokio::time::timeout(SOON, feed.next()).await.expect("a message comes").unwrap();
+    assert!(matches!(&step.events[..], [Event::Message { mailbox, .. }] if mailbox == "realm2"));
+    assert!(pair.two.add_realm(&user("lineker"), &realm("realm1"), "172.16.16.101", 4001).await.is_ok());
+    assert!(pair.one.login("messi", "surabaya", HERE).await.is_ok());
+    pair.stop().await;
+}
