@@ -49,15 +49,17 @@ impl Timestamp {
 }
 
 /// What makes an append idempotent: the same id is the same append. At most [`ENTRY_ID_BYTES_MAX`] bytes of printable
-/// ASCII without spaces. Ids that begin with their time (UUID v7) are the cheapest to keep.
+/// ASCII without spaces. Ids that begin with their time (UUID v7) are the cheapest to keep. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct EntryId(Box<str>);
+pub struct EntryId(Arc<str>);
 
 impl EntryId {
     /// Takes an id; `None` if it is empty, too long or has other bytes than printable ASCII.
-    pub fn new(text: impl Into<Box<str>>) -> Option<Self> {
+    pub fn new(text: impl Into<Arc<str>>) -> Option<Self> {
         let text = text.into();
-        let good = !text.is_empty() && text.len() <= ENTRY_ID_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic());
+        let good = !text.is_empty()
+            && text.len() <= ENTRY_ID_BYTES_MAX
+            && text.bytes().all(|b| b.is_ascii_graphic());
         good.then_some(Self(text))
     }
 

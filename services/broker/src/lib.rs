@@ -13,8 +13,6 @@ mod rpc;
 mod subject;
 
 #[cfg(feature = "testing")]
-pub mod conformance;
-#[cfg(feature = "testing")]
 pub mod fault;
 pub mod sqlite;
 
@@ -25,14 +23,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use entry::{
-    Append, AppendError, Appended, Entry, EntryId, Headers, OpenError, Page, PendingAppend, ReadError, ReadFrom,
-    ReadLimit, Seq, StreamSpec, Tail, TailSource, Timestamp, ENTRY_BODY_BYTES_MAX, ENTRY_ID_BYTES_MAX, IDEMPOTENCE_WINDOW,
-    SUBJECTS_MAX,
+    Append, AppendError, Appended, ENTRY_BODY_BYTES_MAX, ENTRY_ID_BYTES_MAX, Entry, EntryId, Headers,
+    IDEMPOTENCE_WINDOW, OpenError, Page, PendingAppend, ReadError, ReadFrom, ReadLimit, SUBJECTS_MAX, Seq,
+    StreamSpec, Tail, TailSource, Timestamp,
 };
 pub use kv::{Bucket, Expect, KvChange, KvEntry, KvError, KvSource, KvWatch, Revision};
 pub use queue::{Lease, LeaseError, Queue, QueueName, QueueState};
 pub use rpc::{Replier, Request, RequestError, Requests};
 pub use subject::{BadSubject, Filter, Subject};
+
+/// Opens the broker that `url` names: `sqlite:PATH`, with `?synchronous=normal` for a test that must lose entries.
+///
+/// Errors: see [`OpenError`]; an unknown scheme or setting is [`OpenError::Invalid`]. Nothing was changed then.
+pub async fn open(url: &str) -> Result<SharedBroker, OpenError> {
+    let options = sqlite::Options::parse(url)?;
+    Ok(Arc::new(sqlite::SqliteBroker::open(options).await?))
+}
 
 /// A broker, shared by everything in the process that uses it.
 pub type SharedBroker = Arc<dyn Broker>;
@@ -87,7 +93,12 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Opens the durable work queue `name` over the entries of `subject`, making it at its first use, from the
     /// beginning of the log. See [`Queue`] for its contract.
-    async fn queue(&self, name: &QueueName, subject: &Subject, lease: Duration) -> Result<Arc<dyn Queue>, ReadError>;
+    async fn queue(
+        &self,
+        name: &QueueName,
+        subject: &Subject,
+        lease: Duration,
+    ) -> Result<Arc<dyn Queue>, ReadError>;
 
     /// Where the queue `name` stands, without taking part in it; `None` if it was never made.
     async fn queue_state(&self, name: &QueueName) -> Result<Option<QueueState>, ReadError>;
@@ -114,7 +125,8 @@ pub trait Broker: Send + Sync + 'static {
     async fn kv_watch(&self, bucket: &Bucket) -> Result<KvWatch, KvError>;
 
     /// Sends `body` to whoever serves `subject` and waits for the answer.
-    async fn request(&self, subject: &Subject, body: Bytes, timeout: Duration) -> Result<Bytes, RequestError>;
+    async fn request(&self, subject: &Subject, body: Bytes, timeout: Duration)
+    -> Result<Bytes, RequestError>;
 
     /// Serves requests on `subject` until the returned value is dropped. Several servers of one subject share the
     /// requests between them.

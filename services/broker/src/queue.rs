@@ -7,14 +7,14 @@ use async_trait::async_trait;
 
 use crate::{Entry, ReadError, ReadLimit, Seq};
 
-/// Name of a queue: `[A-Za-z0-9_-]{1,64}`.
+/// Name of a queue: `[A-Za-z0-9_-]{1,80}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueueName(Box<str>);
 
 impl QueueName {
     /// Takes a name; `None` if it is not one.
     pub fn new(text: &str) -> Option<Self> {
-        let good = (1..=64).contains(&text.len())
+        let good = (1..=80).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         good.then(|| Self(text.into()))
     }

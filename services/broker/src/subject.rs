@@ -1,5 +1,6 @@
 //! Subjects and the filters that match them. Owns their syntax; knows nothing of what a subject stands for.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,8 +50,10 @@ impl Filter {
     pub fn new(text: impl AsRef<str>) -> Result<Self, BadSubject> {
         let text = text.as_ref();
         let last = text.split('.').count().saturating_sub(1);
-        let good =
-            text.split('.').enumerate().all(|(at, token)| token == "*" || (token == ">" && at == last) || token_is_plain(token));
+        let good = text
+            .split('.')
+            .enumerate()
+            .all(|(at, token)| token == "*" || (token == ">" && at == last) || token_is_plain(token));
         if good && text.len() <= 255 { Ok(Self(text.into())) } else { Err(BadSubject(text.into())) }
     }
 
@@ -84,6 +87,28 @@ impl Filter {
             }
         }
         tokens.next().is_none()
+    }
+}
+
+/// So that maps of subjects can be asked with text; hash and order are those of the text.
+impl Borrow<str> for Subject {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Filter {
+    /// Whether there can be a subject that both match.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (mut mine, mut theirs) = (self.0.split('.'), other.0.split('.'));
+        loop {
+            match (mine.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+                (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
+                _ => return false,
+            }
+        }
     }
 }
 
