@@ -1,0 +1,70 @@
+//! What operators do: `antar user …` and `antar realm …`.
+//!
+//! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
+
+mod import;
+mod operator;
+mod password;
+mod realm;
+mod user;
+
+use antar_realm::admin::AdminReply;
+
+pub(crate) use password::read as read_password;
+
+use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, UserArgs};
+use crate::config::{Config, Environment, Flag, Sources};
+use crate::exit::{Exit, Failure, OrExit as _, Outcome};
+use operator::Target;
+
+/// Runs `antar user …`.
+pub(crate) async fn run_user(args: UserArgs, environment: &Environment) -> Outcome {
+    let target = target(&args.operator, args.realm.as_deref(), environment)?;
+    user::run(args.command, target, environment).await
+}
+
+/// Runs `antar realm …`.
+pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Outcome {
+    let target = target(&args.operator, Some(args.command.id()), environment)?;
+    realm::run(args.command, target).await
+}
+
+/// Which realm on which broker is meant.
+fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -> Outcome<Target> {
+    let mut flags = Vec::new();
+    flags.extend(realm.map(|realm| Flag("realm.id", "--realm", realm.to_owned())));
+    flags.extend(args.broker.as_ref().map(|url| Flag("broker.url", "--broker", url.clone())));
+    let in_data = |dir: &std::path::Path| format!("sqlite:{}", dir.join(DEMO_FILE).display());
+    flags.extend(args.data.as_ref().map(|dir| Flag("broker.url", "--data", in_data(dir))));
+    let sources =
+        Sources { file: args.config.as_deref(), environment: Some(environment), flags, ..Sources::default() };
+    let mut config = Config::load(sources).or_exit(Exit::Usage)?;
+    if config.broker.is_default {
+        let demo = std::path::Path::new(DEMO_DIRECTORY);
+        let own = config.broker.sqlite_path().is_some_and(|path| path.exists());
+        match (own, demo.join(DEMO_FILE).exists()) {
+            (true, true) => {
+                let message = format!(
+                    "there are two databases here, {} and the demo's: say which by --broker {} or --data {DEMO_DIRECTORY}",
+                    config.broker, config.broker
+                );
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            (false, true) => config.broker.url = in_data(demo),
+            (_, false) => {}
+        }
+    }
+    Ok(Target { realm: config.realm, broker: config.broker })
+}
+
+/// The error for a reply that is none of those that the request can have.
+fn unexpected(reply: &AdminReply) -> Failure {
+    match reply {
+        AdminReply::Refused { code, message } => Failure::new(Exit::Rejected, format!("{message} ({code})")),
+        AdminReply::Unavailable { message } => Failure::new(Exit::Unreachable, message),
+        _ => Failure::new(
+            Exit::Failed,
+            "the realm answered something else than was asked: is it of another version?",
+        ),
+    }
+}

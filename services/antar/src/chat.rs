@@ -1,0 +1,26 @@
+//! `antar chat`: hands the command line to the client library.
+
+use antar_client::chat::{ChatOptions, ChatOutcome};
+
+use crate::admin::read_password;
+use crate::cli::ChatArgs;
+use crate::config::Environment;
+use crate::exit::Outcome;
+
+/// Chats until the script or the user ends it. Errors of the chat itself were told by it already.
+pub(crate) async fn run(args: ChatArgs, environment: &Environment) -> Outcome<ChatOutcome> {
+    let password = read_password(args.password_file.as_deref(), environment)?;
+    let options = ChatOptions {
+        server: args.server,
+        commands: args.commands,
+        json: args.json,
+        user: args.user,
+        password,
+        watch: !args.no_watch,
+        history_file: args.history_file,
+        colour: !environment.has("NO_COLOR"),
+        verbose: args.verbose,
+        ..ChatOptions::default()
+    };
+    Ok(antar_client::chat::run(options).await)
+}

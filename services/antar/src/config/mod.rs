@@ -1,0 +1,297 @@
+//! Configuration: flags over environment over file over defaults, checked as a whole before anything is opened.
+//!
+//! Owns: the keys, their sources and the validated [`Config`]. [`Config::validate`] is the one place where text becomes
+//! a setting.
+
+pub(crate) mod environment;
+pub(crate) mod keys;
+mod layer;
+mod print;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use antar_broker::sqlite;
+use antar_edge::EdgeConfig;
+use antar_proto::RealmId;
+use antar_realm::{RealmConfig, Registration};
+use tracing_subscriber::filter::Targets;
+
+pub(crate) use environment::Environment;
+pub(crate) use layer::Flag;
+use layer::{Layer, Setting};
+pub(crate) use print::print;
+
+/// Everything a process is told, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// The realm.
+    pub(crate) realm: RealmConfig,
+    /// Limits of the edge.
+    pub(crate) edge: EdgeConfig,
+    /// Where clients connect.
+    pub(crate) command: SocketAddr,
+    /// Where health is answered, if anywhere.
+    pub(crate) http: Option<SocketAddr>,
+    /// What keeps the log.
+    pub(crate) broker: BrokerUrl,
+    /// How logs are written.
+    pub(crate) log: LogConfig,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone)]
+pub(crate) struct LogConfig {
+    /// In which form.
+    pub(crate) format: LogFormat,
+    /// What is logged.
+    pub(crate) level: Targets,
+}
+
+/// The form of logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The URL of a broker, and whether somebody chose it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct BrokerUrl {
+    /// As `antar_broker::open` takes it; may hold a password.
+    pub(crate) url: String,
+    /// It is the table's default: nobody set it.
+    pub(crate) is_default: bool,
+}
+
+impl BrokerUrl {
+    /// The file of `sqlite:PATH`.
+    pub(crate) fn sqlite_path(&self) -> Option<PathBuf> {
+        sqlite::Options::parse(&self.url).ok().map(|options| options.path)
+    }
+}
+
+/// Without the password, if there is one.
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&print::redacted(&self.url))
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where a configuration comes from, the weakest first; the table's defaults lie below all of them.
+#[derive(Default)]
+pub(crate) struct Sources<'a> {
+    /// What this command takes for granted unless somebody says otherwise.
+    pub(crate) presets: Vec<Flag>,
+    /// `--config`.
+    pub(crate) file: Option<&'a Path>,
+    /// The environment.
+    pub(crate) environment: Option<&'a Environment>,
+    /// The command line.
+    pub(crate) flags: Vec<Flag>,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Problems(pub(crate) Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration is not valid")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The settings in force, as text.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    merged: config::Config,
+    layers: Vec<Layer>,
+    problems: Vec<String>,
+}
+
+impl Raw {
+    /// Reads all sources. What is wrong is kept for [`Config::validate`].
+    pub(crate) fn read(sources: Sources<'_>) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let file = sources.file.map(|path| Layer::file(path, &mut problems)).transpose();
+        let layers = vec![
+            Layer::defaults(),
+            Layer::flags(sources.presets),
+            file.map_err(|problem| Problems(vec![problem]))?.unwrap_or_default(),
+            sources.environment.map(|vars| Layer::environment(vars, &mut problems)).unwrap_or_default(),
+            Layer::flags(sources.flags),
+        ];
+        let builder = layers
+            .iter()
+            .cloned()
+            .fold(config::Config::builder(), |builder, layer| builder.add_source(layer));
+        let merged = builder.build().map_err(|error| Problems(vec![error.to_string()]))?;
+        Ok(Self { merged, layers, problems })
+    }
+
+    /// Who set `key`, if anybody.
+    fn setting(&self, key: &str) -> Option<&Setting> {
+        let of = |layer: &Layer| layer.0.iter().position(|setting| setting.key.name == key);
+        self.layers.iter().rev().find_map(|layer| of(layer).map(|at| &layer.0[at]))
+    }
+
+    /// The value of `key` by `parse`, which returns `None` for what it does not take.
+    fn take<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let known = keys::find(key).expect("validate takes keys of the table");
+        let Ok(text) = self.merged.get_string(key) else {
+            let variable = keys::variable(key);
+            self.problems.push(format!(
+                "{key} is not set: it takes {} ({variable} sets it too)",
+                known.kind.accepts()
+            ));
+            return None;
+        };
+        let parsed = parse(&text);
+        if parsed.is_none() {
+            let origin = self.setting(key).map_or("default", |setting| &setting.origin);
+            let shown = if known.secret { "what is there".into() } else { format!("{text:?}") };
+            self.problems.push(format!("{origin}: {shown} is not {}", known.kind.accepts()));
+        }
+        parsed
+    }
+
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        self.take(key, |text| text.parse().ok())
+    }
+
+    fn number(&mut self, key: &str) -> Option<u64> {
+        let bounds = match keys::find(key).map(|key| key.kind) {
+            Some(keys::Kind::Int { min, max }) => min..=max,
+            _ => {
+                unreachable!("validate takes numbers of keys that are numbers: every load runs through here")
+            }
+        };
+        self.take(key, |text| text.parse().ok().filter(|number| bounds.contains(number)))
+    }
+
+    fn size(&mut self, key: &str) -> Option<usize> {
+        self.number(key).and_then(|number| usize::try_from(number).ok())
+    }
+
+    fn duration(&mut self, key: &str, unit: Duration) -> Option<Duration> {
+        self.number(key).map(|number| unit * u32::try_from(number).unwrap_or(u32::MAX))
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Config {
+    /// Reads and checks.
+    pub(crate) fn load(sources: Sources<'_>) -> Result<Self, Problems> {
+        Self::validate(&mut Raw::read(sources)?)
+    }
+
+    /// Text to settings: all of them, or everything that is wrong.
+    pub(crate) fn validate(raw: &mut Raw) -> Result<Self, Problems> {
+        let config = Self::build(raw);
+        match config {
+            Some(config) if raw.problems.is_empty() => Ok(config),
+            _ => Err(Problems(std::mem::take(&mut raw.problems))),
+        }
+    }
+
+    /// Takes every key before it gives up, so that all problems are told at once.
+    fn build(raw: &mut Raw) -> Option<Self> {
+        let realm = realm(raw);
+        let edge = edge(raw);
+        let command = raw.take("listen.command", |text| text.parse().ok());
+        let http = raw.take("listen.http", |text| match text {
+            "" | "off" => Some(None),
+            address => address.parse().ok().map(Some),
+        });
+        let url = raw.take("broker.url", |text| sqlite::Options::parse(text).ok().map(|_| text.to_owned()));
+        let is_default = raw.setting("broker.url").is_none_or(|setting| setting.origin == "default");
+        let format = raw.take("log.format", |text| match text {
+            "auto" => Some(LogFormat::Auto),
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        });
+        let level = raw.take("log.level", |text| text.parse().ok().filter(|_| !text.trim().is_empty()));
+        Some(Self {
+            realm: realm?,
+            edge: edge?,
+            command: command?,
+            http: http?,
+            broker: BrokerUrl { url: url?, is_default },
+            log: LogConfig { format: format?, level: level? },
+        })
+    }
+}
+
+/// The keys that make a [`RealmConfig`].
+fn realm(raw: &mut Raw) -> Option<RealmConfig> {
+    let id = raw.take("realm.id", |text| text.parse::<RealmId>().ok());
+    let plain = |text: &str| text.chars().count() <= 100 && !text.chars().any(char::is_control);
+    let name = raw.take("realm.name", |text| plain(text).then(|| text.trim().to_owned()));
+    let demo_accounts = raw.flag("realm.demo_accounts");
+    let registration = raw.take("auth.registration", |text| match text {
+        "open" => Some(Registration::Open),
+        "invite" => Some(Registration::Invite),
+        "closed" => Some(Registration::Closed),
+        _ => None,
+    });
+    let uniform_errors = raw.flag("auth.uniform_errors");
+    let session_ttl = raw.duration("auth.session_days", DAY);
+    let password_bytes_min = raw.size("auth.password_bytes_min");
+    let mailbox_entries_max = raw.number("limits.mailbox_entries_max");
+    let retention = raw.duration("retention.days", DAY);
+    let id = id?;
+    let name = name?;
+    Some(RealmConfig {
+        name: if name.is_empty() { id.to_string() } else { name },
+        id,
+        demo_accounts: demo_accounts?,
+        registration: registration?,
+        uniform_errors: uniform_errors?,
+        session_ttl: session_ttl?,
+        password_bytes_min: password_bytes_min?,
+        mailbox_entries_max: mailbox_entries_max?,
+        retention: retention?,
+    })
+}
+
+/// The keys that make an [`EdgeConfig`].
+fn edge(raw: &mut Raw) -> Option<EdgeConfig> {
+    let line_bytes_max = raw.size("limits.line_bytes_max");
+    let line_time = raw.duration("limits.line_seconds", SECOND);
+    let guests_per_address_max = raw.size("limits.unauthenticated_per_address");
+    let guest_time = raw.duration("limits.unauthenticated_seconds", SECOND);
+    let write_stall = raw.duration("limits.write_stall_seconds", SECOND);
+    let pipeline_max = raw.size("limits.pipeline_max");
+    let connections_max = raw.size("limits.connections_max");
+    Some(EdgeConfig {
+        line_bytes_max: line_bytes_max?,
+        line_time: line_time?,
+        guests_per_address_max: guests_per_address_max?,
+        guest_time: guest_time?,
+        write_stall: write_stall?,
+        pipeline_max: pipeline_max?,
+        connections_max: connections_max?,
+        ..EdgeConfig::default()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! `antar demo`: two realms that federate through one broker, in one process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use antar_proto::RealmId;
+use anyhow::Context as _;
+
+use crate::cli::{DEMO_FILE, DemoArgs};
+use crate::config::{Config, Environment, Flag, Sources};
+use crate::exit::{Exit, OrExit as _, Outcome};
+use crate::say;
+use crate::server::{self, Site};
+
+/// The realms of the reports.
+const REALMS: [&str; 2] = ["realm1", "realm2"];
+
+/// Runs the demo until a signal comes.
+pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
+    let url = match &args.broker {
+        Some(url) => url.clone(),
+        None => format!("sqlite:{}", args.data.join(DEMO_FILE).display()),
+    };
+    let flag = |key, value: &str| Flag(key, "antar demo", value.to_owned());
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string();
+    let config = Config::load(Sources {
+        presets: vec![flag("auth.registration", "open")],
+        file: args.config.as_deref(),
+        environment: Some(environment),
+        // Never those of a real realm: a demo on its database would put demo accounts into it.
+        flags: vec![
+            flag("realm.id", REALMS[0]),
+            flag("realm.name", ""),
+            flag("realm.demo_accounts", "true"),
+            flag("listen.command", &listen),
+            flag("listen.http", "off"),
+            flag("broker.url", &url),
+        ],
+    });
+    let config = config.or_exit(Exit::Usage)?;
+    crate::log::init(&config.log);
+    if args.broker.is_none() {
+        std::fs::create_dir_all(&args.data)
+            .with_context(|| format!("cannot make {}", args.data.display()))?;
+    }
+    let sites =
+        REALMS.iter().zip(0..).map(|(id, offset)| site(&config, id, offset)).collect::<Outcome<Vec<_>>>()?;
+    server::run(&config.broker, &config.edge, sites, |addresses| welcome(addresses, &config)).await
+}
+
+fn site(config: &Config, id: &str, offset: u16) -> Outcome<Site> {
+    let id: RealmId = id.parse()?;
+    let mut command = config.command;
+    if command.port() != 0 {
+        command.set_port(command.port() + offset);
+    }
+    let mut realm = config.realm.clone();
+    realm.name = id.to_string();
+    realm.id = id;
+    Ok(Site { realm, command, http: None, flag: "--port" })
+}
+
+/// Says how to go on. On stderr: stdout has the lines that scripts read.
+fn welcome(addresses: &[SocketAddr], config: &Config) {
+    let [one, two] = addresses else { return };
+    let broker = &config.broker;
+    say::remark(format!(
+        "
+Two realms are running; all that is said is kept in {broker}.
+Accounts: messi, henderson, lineker; password: surabaya. In another terminal:
+
+  antar chat --server {one}
+  > auth messi surabaya
+  > send henderson halo
+  > addrealm realm2 {host} {port}
+  > send lineker@realm2 halo realm sebelah
+
+  antar chat --server {two}
+  > auth lineker surabaya
+  > getrealminbox realm1
+
+Ctrl-C stops it.",
+        host = two.ip(),
+        port = two.port(),
+    ));
+}
