@@ -177,3 +177,7 @@ fn check(line: &str) -> Result<(), RequestError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -12,6 +12,8 @@ pub mod client;
 mod connection;
 pub mod error;
 pub mod reply;
+#[cfg(test)]
+mod testing;
 
 pub use antar_proto::reply::Event;
 pub use calls::{Inbox, Messages, Sent, Token};

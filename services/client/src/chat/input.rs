@@ -211,7 +211,7 @@ fn request(
         return Err(InputError::Usage(format!("too few arguments: {}", usage(spec))));
     }
     let about = rest.split_whitespace().skip(usize::from(has_token)).take(ABOUT_WORDS);
-    let about: Vec<String> = about.map(str::to_owned).collect();
+    let mut about: Vec<String> = about.map(str::to_owned).collect();
     let mut words = vec![name.to_owned()];
     let needs_token = spec.session || (spec.verb == Verb::AddRealm && !has_token);
     if needs_token {
@@ -219,7 +219,11 @@ fn request(
         words.push(token.as_str().to_owned());
     }
     words.push(match spec.verb {
-        Verb::Auth => credentials(rest, context)?,
+        Verb::Auth => {
+            let credentials = credentials(rest, context)?;
+            about = vec![split_word(&credentials).0.to_owned()];
+            credentials
+        }
         Verb::Status if rest.is_empty() => {
             let id = context
                 .last_sent

@@ -158,3 +158,80 @@ async fn connect_again(server: String, options: ClientOptions, token: Option<Tok
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeServer, ok};
+    use tokio::join;
+
+    async fn connected(server: &FakeServer) -> (Link, crate::testing::Peer<tokio::net::TcpStream>) {
+        let (addr, options) = (server.addr(), ClientOptions::default());
+        let (link, peer) = join!(Link::connect(&addr, &options), server.accept());
+        (link.unwrap(), peer)
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_comes_back_with_its_session() {
+        let server = FakeServer::bind().await;
+        let (mut link, peer) = connected(&server).await;
+        link.keep(Some(Token::new("T")));
+        drop(peer);
+        assert!(matches!(link.next().await, News::Lost(_)));
+        assert!(link.client().is_none());
+        let serve = async {
+            // The first try finds a server that is not ready.
+            drop(server.accept().await);
+            let mut peer = server.accept().await;
+            assert_eq!(peer.line().await.as_deref(), Some("whoami T"));
+            peer.frame(&ok("x", "")).await;
+            peer
+        };
+        let (news, _peer) = join!(link.next(), serve);
+        assert!(matches!(news, News::Restored { session_ended: false }), "{news:?}");
+        assert!(link.client().is_some_and(|client| !client.is_closed()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_shuts_down_is_left_at_once_and_a_dead_token_is_noticed() {
+        let server = FakeServer::bind().await;
+        let (mut link, mut peer) = connected(&server).await;
+        link.keep(Some(Token::new("T")));
+        peer.frame(r#"{"event":"shutdown"}"#).await;
+        match link.next().await {
+            News::Lost(reason) => assert_eq!(reason, "the server is shutting down"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(peer.line().await, None, "this side has closed");
+        let serve = async {
+            let mut peer = server.accept().await;
+            let _ = peer.line().await;
+            peer.frame(r#"{"status":"ERROR","code":"not-authorized","message":"x"}"#).await;
+            peer
+        };
+        let (news, _peer) = join!(link.next(), serve);
+        assert!(matches!(news, News::Restored { session_ended: true }), "{news:?}");
+    }
+
+    #[tokio::test]
+    async fn without_a_session_there_is_nothing_to_check() {
+        let server = FakeServer::bind().await;
+        let (mut link, peer) = connected(&server).await;
+        drop(peer);
+        assert!(matches!(link.next().await, News::Lost(_)));
+        let (news, _peer) = join!(link.next(), server.accept());
+        assert!(matches!(news, News::Restored { session_ended: false }), "{news:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_vanished_without_a_word_is_noticed() {
+        let (ours, _theirs) = tokio::io::duplex(1024);
+        let (client, events) = Client::over(ours, &ClientOptions::default());
+        let state = State::up(client, events);
+        let (server, options) = ("127.0.0.1:1".to_owned(), ClientOptions::default());
+        let mut link = Link { server, options, token: None, state };
+        let started = tokio::time::Instant::now();
+        assert!(matches!(link.next().await, News::Lost(_)));
+        assert_eq!(started.elapsed(), PING_EVERY + ClientOptions::default().request_timeout);
+    }
+}

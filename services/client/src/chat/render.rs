@@ -2,13 +2,11 @@
 //!
 //! Owns: what each reply looks like. Must not know where it is written. All that came from the server is escaped here.
 
-use std::collections::BTreeMap;
-
 use antar_proto::command::Verb;
 use antar_proto::reply::{Event, Message, State, StatusEvent};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::calls::{Inbox, Messages, Sent};
 use crate::chat::escape::escape;
@@ -195,8 +193,6 @@ fn table(rows: &[Value], style: &Style) -> Option<String> {
         let new = row.as_object()?.keys().filter(|key| !header.contains(key)).cloned().collect::<Vec<_>>();
         header.extend(new);
     }
-    // What a row is about comes first: keys are in alphabetical order here.
-    header.sort_by_key(|key| !matches!(key.as_str(), "user" | "realm" | "name" | "command"));
     let cells =
         |row: &Value| header.iter().map(|key| row.get(key).map_or_else(String::new, scalar)).collect();
     Some(style.table(&header, &rows.iter().map(cells).collect::<Vec<_>>()))
@@ -204,7 +200,7 @@ fn table(rows: &[Value], style: &Style) -> Option<String> {
 
 /// Each field on its own, for replies of which only the form is known.
 fn fields(reply: &Reply, style: &Style) -> String {
-    let all: BTreeMap<String, Value> = reply.read().unwrap_or_default();
+    let all: Map<String, Value> = reply.read().unwrap_or_default();
     let told = all.iter().filter(|(key, _)| !matches!(key.as_str(), "status" | "id"));
     let lines: Vec<_> = told
         .map(|(key, value)| {

@@ -38,9 +38,9 @@ fn every_reply_has_words_for_people() {
         ("whoami", r#"{"status":"OK","user":"messi","realm":"realm1","name":"Lionel Messi"}"#, "messi@realm1 (Lionel Messi)".into()),
         ("users", users, "name          user\nLionel Messi  messi\n              x".into()),
         ("users zz", r#"{"status":"OK","users":[]}"#, "nobody".into()),
-        ("connectedrealm", realms, "realm   host  port  queued  state  oldest_s\nrealm2  h     4002  0       up\nrealm3                             7".into()),
-        ("status 1", r#"{"status":"OK","id":"7","state":"failed","reason":"no-such-user"}"#, "reason: no-such-user\nstate: failed".into()),
-        ("capabilities", r#"{"status":"OK","limits":{"line_bytes":65536},"features":["a","b"]}"#, "features: a, b\nlimits:\n  line_bytes: 65536".into()),
+        ("connectedrealm", realms, "realm   host  port  state  queued  oldest_s\nrealm2  h     4002  up     0\nrealm3                             7".into()),
+        ("status 1", r#"{"status":"OK","id":"7","state":"failed","reason":"no-such-user"}"#, "state: failed\nreason: no-such-user".into()),
+        ("capabilities", r#"{"status":"OK","limits":{"line_bytes":65536},"features":["a","b"]}"#, "limits:\n  line_bytes: 65536\nfeatures: a, b".into()),
         ("inbox", r#"{"status":"OK","messages":{}}"#, "no unread messages from this realm".into()),
         ("getrealminbox realm1", r#"{"status":"OK","messages":[]}"#, "no unread messages exchanged with realm1".into()),
     ] {

@@ -244,3 +244,7 @@ async fn next_event(events: &mut Option<Events>) -> Option<Event> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "script_tests.rs"]
+mod tests;
