@@ -171,10 +171,11 @@ fn random_bytes_never_stop_the_server() {
 fn connections_that_are_dropped_at_any_moment_leave_nothing_behind() {
     let server = Server::demo();
     let chat = Chat::login(&server, "realm1", "messi");
+    let line = chat.line("send messi putus");
     let before = server.open_files();
     for n in 0..200 {
         let mut conn = server.connect("realm1");
-        let _ = conn.try_send_raw(&chat.line("send messi putus").as_bytes()[..n % 60]);
+        let _ = conn.try_send_raw(&line.as_bytes()[..n % line.len()]);
         if n % 3 == 0 {
             let _ = conn.try_send_raw("\r\n");
         }

@@ -103,16 +103,16 @@ fn the_longest_line_is_taken_and_one_byte_more_is_refused_and_skipped() {
 }
 
 #[test]
-fn before_a_login_a_line_has_16_kib_unless_it_has_a_live_token() {
+fn before_a_login_a_line_has_12_kib_unless_it_has_a_live_token() {
     let server = Server::demo();
     let messi = Chat::login(&server, "realm1", "messi");
     let mut guest = server.connect("realm1");
-    refused(guest.ask(&format!("auth messi {}", "x".repeat(16_384))), "line-too-long");
+    refused(guest.ask(&format!("auth messi {}", "x".repeat(12_288))), "line-too-long");
     refused(
         guest.ask(&format!("send 9e3b6f1c-0000-4000-8000-000000000000 messi {}", "x".repeat(20_000))),
         "line-too-long",
     );
-    refused(guest.ask(&format!("auth pele {}", "x".repeat(16_000))), "no-such-account");
+    refused(guest.ask(&format!("auth pele {}", "x".repeat(12_000))), "no-such-account");
     // The same session on a new connection, its first line a long one.
     let mut fresh = messi.again(&server, "realm1");
     let long = line_of(&messi, 60_000);

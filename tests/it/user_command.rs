@@ -44,7 +44,7 @@ fn life_of_an_account(served: bool) {
     let add = ["add", "xavi", "--name", "Xavi Hernandez", "--country", "Spanyol", "--password-file", &file];
     run(&mut server, &add, 0);
     let again = run(&mut server, &add, 5);
-    assert!(again.stderr.contains("xavi"), "{again:?}");
+    assert!(again.stderr.contains("user-exists"), "{again:?}");
     let mut xavi = Chat::login_with(&server, "realm1", "xavi", NEW);
     let me = ok(xavi.cmd("whoami"));
     assert_eq!((text(&me, "name"), text(&me, "country")), ("Xavi Hernandez", "Spanyol"));

@@ -121,15 +121,16 @@ fn a_watcher_sees_messages_between_realms_under_their_realm() {
 }
 
 #[test]
-fn a_watcher_is_told_when_its_session_ends() {
+fn a_watcher_whose_session_has_ended_is_told_so_and_gets_nothing_more() {
     let server = Server::demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut same = messi.again(&server, "realm1");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     ok(messi.cmd("watch"));
     ok(same.cmd("logout"));
-    messi.event("logged-out");
+    // At the latest when there would have been something to push.
     ok(henderson.cmd("send messi tidak didorong"));
+    messi.event("logged-out");
     assert!(matches!(messi.next_frame(Duration::from_millis(200)), OneFrame::Silence | OneFrame::Closed));
     assert_eq!(Chat::login(&server, "realm1", "messi").inbox().len(), 1);
 }
