@@ -150,6 +150,11 @@ impl Broker for Faulty {
         self.inner.last(subject).await
     }
 
+    async fn count(&self, subject: &Subject) -> Result<u64, ReadError> {
+        self.faults.pass().await.map_err(ReadError::Unavailable)?;
+        self.inner.count(subject).await
+    }
+
     async fn trim(&self, subject: &Subject, upto: Seq) -> Result<u64, ReadError> {
         self.faults.pass().await.map_err(ReadError::Unavailable)?;
         self.inner.trim(subject, upto).await

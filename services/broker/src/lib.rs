@@ -13,6 +13,8 @@ mod rpc;
 mod subject;
 
 #[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "testing")]
 pub mod fault;
 pub mod sqlite;
 
@@ -82,6 +84,9 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Sequence of the last entry on `subject`, [`Seq::ZERO`] if there is none. Sees every acknowledged append.
     async fn last(&self, subject: &Subject) -> Result<Seq, ReadError>;
+
+    /// How many entries there are on `subject`. Sees every acknowledged append.
+    async fn count(&self, subject: &Subject) -> Result<u64, ReadError>;
 
     /// Removes the entries of `subject` with a sequence of at most `upto`; returns how many there were.
     async fn trim(&self, subject: &Subject, upto: Seq) -> Result<u64, ReadError>;

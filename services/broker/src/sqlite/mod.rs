@@ -179,6 +179,18 @@ impl Broker for SqliteBroker {
         }
     }
 
+    async fn count(&self, subject: &Subject) -> Result<u64, ReadError> {
+        if self.shared.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let index = self.shared.index();
+        match index.sub(subject.as_str()) {
+            Some(sub) => Ok(sub.count()),
+            None if index.stream_of(subject.as_str()).is_some() => Ok(0),
+            None => Err(op::no_stream(subject)),
+        }
+    }
+
     async fn trim(&self, subject: &Subject, upto: Seq) -> Result<u64, ReadError> {
         self.shared.stream_of(&Filter::from(subject))?;
         let subject = subject.clone();
