@@ -207,10 +207,15 @@ impl Interactive {
     /// The connection; waits a while for it to come back.
     async fn connected(&mut self) -> Result<crate::Client, Failure> {
         let deadline = Instant::now() + RESTORE_TIMEOUT;
+        let mut told = false;
         loop {
             match self.link.client() {
                 // It may have ended without anybody having looked yet.
                 Some(client) if !client.is_closed() => return Ok(client.clone()),
+                None if !told => {
+                    told = true;
+                    self.show(&self.style.dim("waiting for the connection"));
+                }
                 _ => {}
             }
             let news = timeout_at(deadline, self.link.next()).await.map_err(|_| Failure::NotConnected)?;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::calls::{Inbox, Messages, Sent};
 use crate::chat::escape::escape;
+use crate::chat::help;
 use crate::chat::input::Prepared;
 use crate::chat::style::Style;
 use crate::error::Refusal;
@@ -61,17 +62,20 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
         Verb::Inbox => inbox(reply, view),
         Verb::GetRealmInbox => {
             let nothing = format!("no unread messages exchanged with {}", about(0));
-            messages(reply, &nothing, "there are more: the same command shows them", view)
+            messages(reply, &nothing, |_| "there are more: the same command shows them".into(), view)
         }
         Verb::History => {
-            messages(reply, "nothing was said", "there is more: add before=ID of the first message", view)
+            let more = |first: &Message| format!("there is more: the same command with before={}", first.id);
+            messages(reply, "nothing was said", more, view)
         }
         Verb::List => list(reply),
         Verb::GetPresence => presence(reply, &about(0)),
         Verb::WhoAmI => whoami(reply),
         Verb::Users => rows(reply, "users", "nobody", view.style),
         Verb::ConnectedRealm => rows(reply, "realms", "no realms: addrealm REALM HOST PORT", view.style),
-        Verb::Status | Verb::Help | Verb::Capabilities => None,
+        // The server's own list has the token in it, which people do not type.
+        Verb::Help => Some(help::text(prepared.about.first().map(String::as_str))),
+        Verb::Status | Verb::Capabilities => None,
     }
 }
 
@@ -108,15 +112,19 @@ fn inbox(reply: &Reply, view: &View<'_>) -> Option<String> {
     Some(lines.join("\n"))
 }
 
-fn messages(reply: &Reply, nothing: &str, more: &str, view: &View<'_>) -> Option<String> {
+/// `more` words that the reply is not all there is, from its first message.
+fn messages(
+    reply: &Reply,
+    nothing: &str,
+    more: impl Fn(&Message) -> String,
+    view: &View<'_>,
+) -> Option<String> {
     let page: Messages = reply.read().ok()?;
     let mut lines: Vec<_> = page.messages.iter().map(|message| message_line(message, view)).collect();
     if lines.is_empty() {
         lines.push(nothing.into());
     }
-    if page.more {
-        lines.push(more.into());
-    }
+    lines.extend(page.messages.first().filter(|_| page.more).map(more));
     Some(lines.join("\n"))
 }
 

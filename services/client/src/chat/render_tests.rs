@@ -34,6 +34,7 @@ fn every_reply_has_words_for_people() {
         ("send a hi", &stored, format!("message sent to a ({ID})\nnot sent to pele, x: no such user")),
         ("sendgrouprealm realm2 a,b hi", &stored, format!("message sent to group a,b in realm realm2 ({ID})\nnot sent to pele, x: no such user")),
         ("list", r#"{"status":"OK","messages":"messi,lineker,"}"#, "active users: messi, lineker".into()),
+        ("help ping", r#"{"status":"OK","commands":[{"usage":"ping TOKEN"}]}"#, "ping\n  answers".into()),
         ("getpresence messi", r#"{"status":"OK","online":true}"#, "messi is logged in".into()),
         ("whoami", r#"{"status":"OK","user":"messi","realm":"realm1","name":"Lionel Messi"}"#, "messi@realm1 (Lionel Messi)".into()),
         ("users", users, "name          user\nLionel Messi  messi\n              x".into()),
@@ -69,6 +70,11 @@ fn a_conversation_says_who_said_what_to_whom() {
     let expected =
         "[2020-01-31 14:03] messi@realm1 -> you: halo\n[2020-01-31 14:03] you -> messi@realm1: hai";
     assert_eq!(shown("history", &json), expected);
+    let more = json.replace("]}", r#"],"more":true}"#);
+    assert_eq!(
+        shown("history", &more),
+        format!("{expected}\nthere is more: the same command with before={ID}")
+    );
 }
 
 #[test]
@@ -97,7 +103,7 @@ fn nothing_from_others_reaches_the_terminal_unescaped() {
         ("users", format!(r#"{{"status":"OK","users":[{{{json}:{json}}}]}}"#)),
         ("list", format!(r#"{{"status":"OK","messages":{json}}}"#)),
         ("whoami", format!(r#"{{"status":"OK","user":{json},"realm":{json},"name":{json}}}"#)),
-        ("help", format!(r#"{{"status":"OK",{json}:{json},"a":[{json}],"b":{{{json}:{json}}}}}"#)),
+        ("capabilities", format!(r#"{{"status":"OK",{json}:{json},"a":[{json}],"b":{{{json}:{json}}}}}"#)),
         ("ping", format!(r#"{{"status":"ERROR","code":{json},"message":{json},"detail":{json}}}"#)),
     ] {
         let shown = shown(typed, &json);
