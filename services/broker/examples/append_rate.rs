@@ -1,7 +1,8 @@
-//! Measures appends: `cargo run --release -p antar-broker --example append_rate [-- URL]`.
+//! Measures appends: `cargo run --release -p antar-broker --example append_rate [-- URL|temp [SCENARIO]]`.
 //!
 //! Prints appends per second for single-subject appends over 64 subjects with 1,024 in flight, for appends with 100
-//! subjects, and the latency of appends one at a time and at 5,000 a second. Without a URL the file is a temporary one.
+//! subjects, and the latency of appends one at a time and at 5,000 a second. Without a URL the file is a temporary one,
+//! without a scenario (`one`, `many`, `group`, `alone`, `paced`) all are measured.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::VecDeque;
@@ -21,9 +22,11 @@ type Failed = Box<dyn std::error::Error>;
 async fn main() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let url = match std::env::args().nth(1) {
-        Some(url) => url,
-        None => format!("sqlite:{}", dir.path().join("rate.db").display()),
+        Some(url) if url != "temp" => url,
+        _ => format!("sqlite:{}", dir.path().join("rate.db").display()),
     };
+    let scenario = std::env::args().nth(2);
+    let wanted = |name: &str| scenario.as_deref().is_none_or(|scenario| scenario == name);
     let broker = antar_broker::open(&url).await?;
     let spec = StreamSpec {
         name: "RATE".into(),
@@ -31,30 +34,41 @@ async fn main() -> Result<(), Failed> {
         entries_per_subject_max: None,
     };
     broker.open_stream(&spec).await?;
-    let subjects = |prefix: &str, count: usize| {
-        (0..count).map(|n| Subject::new(format!("rate.{prefix}.{n}.local"))).collect()
+    let subjects = |prefix: &str, count: usize| -> Result<Vec<Subject>, Failed> {
+        (0..count).map(|n| Ok(Subject::new(format!("rate.{prefix}.{n}.local"))?)).collect()
     };
-
-    let one: Vec<Subject> = Result::from_iter::<Vec<_>>(subjects("one", 64))?;
-    for tasks in [1, 16] {
-        let rate = in_flight(&broker, tasks, 1024 / tasks, |n| vec![one[n % 64].clone()]).await?;
-        println!("1 subject each, 64 subjects, 1,024 in flight from {tasks:>2} tasks: {rate:>9.0} appends/s");
+    let one = subjects("one", 64)?;
+    if wanted("one") {
+        for tasks in [1, 16, 64] {
+            let rate = in_flight(&broker, tasks, 1024 / tasks, |n| vec![one[n % 64].clone()]).await?;
+            println!(
+                "1 subject each, 64 subjects, 1,024 in flight from {tasks:>2} tasks: {rate:>9.0} appends/s"
+            );
+        }
     }
-    let many: Vec<Subject> = Result::from_iter::<Vec<_>>(subjects("many", 20_000))?;
-    let rate = in_flight(&broker, 16, 64, |n| vec![many[(n * 7919) % 20_000].clone()]).await?;
-    println!("1 subject each, 20,000 subjects, 1,024 in flight from 16 tasks: {rate:>9.0} appends/s");
-    let group: Vec<Subject> = Result::from_iter::<Vec<_>>(subjects("group", 100))?;
-    let rate = in_flight(&broker, 16, 16, |_| group.clone()).await?;
-    println!("100 subjects each, 256 in flight: {rate:>9.0} appends/s, {:>9.0} places/s", rate * 100.0);
-    alone(&broker, &one).await?;
-    paced(&broker, &one, 5_000).await?;
+    if wanted("many") {
+        let many = subjects("many", 20_000)?;
+        let rate = in_flight(&broker, 16, 64, |n| vec![many[(n * 7919) % 20_000].clone()]).await?;
+        println!("1 subject each, 16,000 subjects, 1,024 in flight from 16 tasks: {rate:>9.0} appends/s");
+    }
+    if wanted("group") {
+        let group = subjects("group", 100)?;
+        let rate = in_flight(&broker, 16, 16, |_| group.clone()).await?;
+        println!("100 subjects each, 256 in flight: {rate:>9.0} appends/s, {:>9.0} places/s", rate * 100.0);
+    }
+    if wanted("alone") {
+        alone(&broker, &one).await?;
+    }
+    if wanted("paced") {
+        paced(&broker, &one, 5_000).await?;
+    }
     broker.close().await;
     Ok(())
 }
 
 fn append(subjects: Vec<Subject>) -> Append {
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
-    Append { subjects, id: EntryId::unique(), headers: Vec::new(), body, expect_last: None }
+    Append { subjects, id: EntryId::unique(), headers: Vec::new(), body, expect_last: None, copies: 0 }
 }
 
 /// Appends per second with `each` in flight from each of `tasks`.
@@ -119,29 +133,29 @@ async fn alone(broker: &SharedBroker, subjects: &[Subject]) -> Result<(), Failed
 
 /// An open loop: appends begin when they are due, whether or not those before are done.
 async fn paced(broker: &SharedBroker, subjects: &[Subject], per_second: u32) -> Result<(), Failed> {
-    let began = Instant::now();
-    let mut running = tokio::task::JoinSet::new();
-    let mut sent = 0_u32;
-    while began.elapsed() < SECONDS * 2 {
-        let due = (began.elapsed().as_secs_f64() * f64::from(per_second)) as u32;
-        for n in sent..due {
-            let at = began + Duration::from_secs_f64(f64::from(n) / f64::from(per_second));
-            let (broker, subject) = (broker.clone(), subjects[n as usize % 64].clone());
-            running.spawn(async move {
-                let done = match broker.append(append(vec![subject])).await {
-                    Ok(pending) => pending.await,
-                    Err(error) => Err(error),
-                };
-                done.map(|_| at.elapsed())
-            });
+    let (due, mut begun) = tokio::sync::mpsc::channel(10_000);
+    // A thread, because the runtime's timers are no finer than a millisecond.
+    let clock = std::thread::spawn(move || {
+        let began = Instant::now();
+        for n in 0..per_second * 8 {
+            let at = began + Duration::from_secs(1) * n / per_second;
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            let _ = due.try_send(at);
         }
-        sent = due;
-        tokio::time::sleep(Duration::from_micros(500)).await;
-    }
+    });
+    let mut running = tokio::task::JoinSet::new();
     let mut took = Vec::new();
+    while let Some(at) = begun.recv().await {
+        let pending = broker.append(append(vec![subjects[running.len() % 64].clone()])).await?;
+        running.spawn(async move { pending.await.map(|_| at.elapsed()) });
+        while let Some(done) = running.try_join_next() {
+            took.push(done??);
+        }
+    }
     while let Some(done) = running.join_next().await {
         took.push(done??);
     }
+    let _ = clock.join();
     println!("open loop at {per_second}/s: {}", percentiles(&mut took));
     Ok(())
 }

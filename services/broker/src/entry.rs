@@ -65,7 +65,9 @@ impl EntryId {
 
     /// A fresh one.
     pub fn unique() -> Self {
-        Self(uuid::Uuid::now_v7().simple().to_string().into())
+        let mut text = uuid::Uuid::encode_buffer();
+        let text: &str = uuid::Uuid::now_v7().simple().encode_lower(&mut text);
+        Self(text.into())
     }
 
     /// The id as text.
@@ -90,22 +92,33 @@ pub struct Append {
     pub body: Bytes,
     /// Compare-and-set on the subject's last sequence.
     pub expect_last: Option<Seq>,
+    /// So many of the last subjects are copies of what the others get: if all the others are full, they get nothing.
+    pub copies: usize,
 }
 
 impl Append {
     /// An append to one subject, without headers or expectations.
     pub fn new(subject: Subject, id: EntryId, body: impl Into<Bytes>) -> Self {
-        Self { subjects: vec![subject], id, headers: Vec::new(), body: body.into(), expect_last: None }
+        Self {
+            subjects: vec![subject],
+            id,
+            headers: Vec::new(),
+            body: body.into(),
+            expect_last: None,
+            copies: 0,
+        }
     }
 }
 
 /// The acknowledgement of an append: it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
-    /// Its sequence; with several subjects, that on the first.
+    /// Its sequence; with several subjects, that on the first that is not full.
     pub seq: Seq,
     /// It had been stored before: the sequence is that of the first time.
     pub duplicate: bool,
+    /// Subjects that are full and got nothing; never all of them. Empty for a duplicate.
+    pub full: Vec<Subject>,
 }
 
 /// Why there is no acknowledgement. What a caller does differently is a variant.
@@ -114,7 +127,8 @@ pub enum AppendError {
     /// Nothing was stored; the same append may work later.
     #[error("not stored: {0}")]
     NotStored(String),
-    /// Nothing was stored, and the same append will not work before something is trimmed.
+    /// Nothing was stored, and the same append will not work before something is trimmed. With several subjects, all
+    /// that are not copies are full and this is the first.
     #[error("{0} is full")]
     Full(Subject),
     /// Nothing was stored: the subject's last sequence is `last`, not the one expected.

@@ -67,8 +67,9 @@ pub trait Broker: Send + Sync + 'static {
     ///   may have been stored; appending again with the same id and the same subjects completes the rest.
     /// * `expect_last` (with one subject only) makes it a compare-and-set: if the subject's last sequence is another,
     ///   nothing is stored and the error is [`AppendError::Conflict`]. [`Seq::ZERO`] stands for "no entry yet".
-    /// * A subject that has reached its stream's `entries_per_subject_max` refuses with [`AppendError::Full`]; of an
-    ///   append with several subjects nothing is then stored.
+    /// * A subject that has reached its stream's `entries_per_subject_max` gets nothing: [`AppendError::Full`]. Of an
+    ///   append with several subjects the others get theirs, and [`Appended::full`] lists those that did not;
+    ///   see [`Append::copies`] for those that depend on others.
     ///
     /// Errors before the returned future exists mean that nothing was stored. When too much is queued already this
     /// waits for room (bounded), which is how back-pressure reaches the callers.

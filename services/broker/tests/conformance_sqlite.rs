@@ -1,5 +1,7 @@
 //! The conformance suite against SQLite, and once more through the wrapper that can fail, with its faults off.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 use antar_broker::SharedBroker;
 use antar_broker::conformance::Harness;
 use async_trait::async_trait;

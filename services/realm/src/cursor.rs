@@ -34,6 +34,15 @@ pub struct ReadMark {
     pub(crate) remote: Vec<RemoteRead>,
 }
 
+/// What a flush has made durable.
+#[derive(Debug, Default)]
+pub(crate) struct Flushed {
+    /// `<user>.<box>` of each cursor that moved.
+    pub(crate) boxes: Vec<String>,
+    /// What was read of other realms' messages since the last time.
+    pub(crate) reads: Vec<RemoteRead>,
+}
+
 /// The cursors of a realm. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Cursors {
@@ -92,18 +101,19 @@ impl Cursors {
         self.inner.moved.notified().await;
     }
 
-    /// Makes all cursors durable that moved, and returns what was read of other realms' messages since the last time.
-    pub(crate) async fn flush(&self) -> Result<Vec<RemoteRead>, KvError> {
+    /// Makes all cursors durable that moved.
+    pub(crate) async fn flush(&self) -> Result<Flushed, KvError> {
         let moved: Vec<(String, u64)> =
             self.state().ahead.iter().map(|(key, seq)| (key.clone(), *seq)).collect();
-        for (key, seq) in moved {
-            self.put(&key, seq).await?;
+        for (key, seq) in &moved {
+            self.put(key, *seq).await?;
             let mut state = self.state();
-            if state.ahead.get(&key) == Some(&seq) {
-                state.ahead.remove(&key);
+            if state.ahead.get(key) == Some(seq) {
+                state.ahead.remove(key);
             }
         }
-        Ok(std::mem::take(&mut self.state().reads))
+        let boxes = moved.into_iter().map(|(key, _)| key).collect();
+        Ok(Flushed { boxes, reads: std::mem::take(&mut self.state().reads) })
     }
 
     /// Raises a kept cursor; a higher one of another edge stays.

@@ -110,7 +110,7 @@ struct Batch {
 /// A message that is on its way into mailboxes.
 struct Waiting {
     pending: PendingAppend,
-    append: Append,
+    subjects: Vec<Subject>,
     entry: Arc<Entry>,
     origin: RealmId,
     outcome: Outcome,
@@ -162,7 +162,7 @@ impl Delivery {
         self.finish_messages(&mut batch).await?;
         self.send_receipts(lease, &mut batch).await?;
         for pending in batch.plain {
-            self.shared.finish_status(pending).await?;
+            self.shared.finish_news(pending).await?;
         }
         for (origin, position) in batch.positions {
             self.positions.put(origin.as_str(), &position, Expect::Any, None).await?;
@@ -250,42 +250,44 @@ impl Delivery {
         if users.is_empty() {
             return Ok(());
         }
+        let subjects: Vec<Subject> =
+            users.iter().map(|user| self.shared.places.mail_realm(user, &origin)).collect();
+        self.shared.watch_room(&subjects);
         let append = Append {
-            subjects: users.iter().map(|user| self.shared.places.mail_realm(user, &origin)).collect(),
+            subjects: subjects.clone(),
             id: EntryId::new(format!("{}/{from}", id.0.simple()))
                 .expect("a UUID and an address are printable and short"),
             headers: vec![("inbox-seq".into(), entry.seq.to_string())],
             body: entry.body.clone(),
             expect_last: None,
+            copies: 0,
         };
-        let pending = self.shared.broker.append(append.clone()).await?;
+        let pending = self.shared.broker.append(append).await?;
         let outcome = outcome(users, State::Delivered, None);
-        batch.waiting.push(Waiting { pending, append, entry: entry.clone(), origin, outcome });
+        batch.waiting.push(Waiting { pending, subjects, entry: entry.clone(), origin, outcome });
         Ok(())
     }
 
     /// Waits for the mailboxes and notes the receipts.
     async fn finish_messages(&self, batch: &mut Batch) -> Result<(), DeliveryError> {
         for mut waiting in std::mem::take(&mut batch.waiting) {
-            let mut result = waiting.pending.await;
-            let mut full = Vec::new();
-            while let Err(AppendError::Full(subject)) = &result {
-                let subject = subject.clone();
-                if !self.shared.make_room(&subject).await {
-                    waiting.append.subjects.retain(|kept| *kept != subject);
-                    let of =
-                        |user: &UserName| self.shared.places.mail_realm(user, &waiting.origin) == subject;
-                    full.extend(waiting.outcome.users.extract_if(.., |user| of(user)));
+            let appended = match waiting.pending.await {
+                Ok(appended) => appended,
+                Err(AppendError::Full(_)) => {
+                    let full = waiting.subjects.clone();
+                    Appended { seq: Seq::ZERO, duplicate: false, full }
                 }
-                if waiting.append.subjects.is_empty() {
-                    break;
-                }
-                result = match self.shared.broker.append(waiting.append.clone()).await {
-                    Ok(pending) => pending.await,
-                    Err(error) => Err(error),
-                };
+                Err(error) => return Err(error.into()),
+            };
+            let is_full = |user: &UserName| {
+                appended.full.contains(&self.shared.places.mail_realm(user, &waiting.origin))
+            };
+            let full: Vec<UserName> = waiting.outcome.users.extract_if(.., |user| is_full(user)).collect();
+            if appended.duplicate && !self.is_same(&waiting.subjects[0], appended.seq, &waiting.entry).await {
+                self.bury(&waiting.entry, &Dead::IdReused, batch).await?;
+                continue;
             }
-            let receipts = batch.receipts.entry(waiting.origin.clone()).or_default();
+            let receipts = batch.receipts.entry(waiting.origin).or_default();
             if !full.is_empty() {
                 let reason = Some(ErrorCode::MailboxFull.as_str().into());
                 receipts.push(Outcome {
@@ -295,16 +297,9 @@ impl Delivery {
                     ..waiting.outcome.clone()
                 });
             }
-            if waiting.append.subjects.is_empty() {
-                continue;
+            if !waiting.outcome.users.is_empty() {
+                receipts.push(waiting.outcome);
             }
-            let Appended { seq, duplicate } = result?;
-            let first = waiting.append.subjects[0].clone();
-            if duplicate && !self.is_same(&first, seq, &waiting.entry).await {
-                self.bury(&waiting.entry, &Dead::IdReused, batch).await?;
-                continue;
-            }
-            batch.receipts.entry(waiting.origin).or_default().push(waiting.outcome);
         }
         Ok(())
     }

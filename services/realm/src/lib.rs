@@ -22,6 +22,7 @@ mod password;
 mod peer;
 mod places;
 mod realm;
+mod room;
 mod send;
 mod session;
 mod tasks;

@@ -7,7 +7,7 @@ use antar_broker::{Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Timestamp
 use antar_proto::command::With;
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::{Message, State, StatusEvent};
-use antar_proto::{Address, MessageId, RealmId, UserName};
+use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 
 use crate::cursor::{ReadMark, RemoteRead};
 use crate::mail::{Mail, receivers};
@@ -260,8 +260,8 @@ impl Shared {
         };
         if dest == *self.places.realm() {
             for receiver in receivers(entry) {
-                let state = self.local_state(&receiver, id).await?;
-                status.push((Address { user: receiver, realm: dest.clone() }, state, None));
+                let (state, reason) = self.local_state(&receiver, id, entry.time).await?;
+                status.push((Address { user: receiver, realm: dest.clone() }, state, reason));
             }
             return Ok(());
         }
@@ -288,13 +288,28 @@ impl Shared {
         Ok(())
     }
 
-    /// A message of this realm is delivered as soon as it is stored, and read when it is not among the unread.
-    async fn local_state(&self, receiver: &UserName, id: MessageId) -> Result<State, ReadError> {
-        let after = ReadFrom::After(self.cursors.get(receiver, BOX_LOCAL));
+    /// Where a message of this realm, stored at `time`, is with one receiver. What is read may be trimmed; what is
+    /// neither there nor trimmed never came in, because the mailbox was full.
+    async fn local_state(
+        &self,
+        receiver: &UserName,
+        id: MessageId,
+        time: Timestamp,
+    ) -> Result<(State, Option<String>), ReadError> {
         let local = Filter::from(&self.places.mail_local(receiver));
-        let unread =
-            self.scan(&local, after, |entry| Mail::of(entry).is_some_and(|mail| mail.id == id)).await?;
-        Ok(if unread.is_empty() { State::Read } else { State::Delivered })
+        let is_it = |entry: &Entry| Mail::of(entry).is_some_and(|mail| mail.id == id);
+        let found = self.scan(&local, ReadFrom::Since(time), is_it).await?;
+        if let Some(entry) = found.first() {
+            let is_read = entry.seq <= self.cursors.get(receiver, BOX_LOCAL);
+            return Ok((if is_read { State::Read } else { State::Delivered }, None));
+        }
+        let oldest = self.broker.read(&local, ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await?;
+        match oldest.entries.first() {
+            Some(oldest) if oldest.time < time => {
+                Ok((State::Failed, Some(ErrorCode::MailboxFull.as_str().to_owned())))
+            }
+            _ => Ok((State::Read, None)),
+        }
     }
 
     /// Entries that `wanted` picks, forward, among the next [`SCAN_ENTRIES_MAX`].

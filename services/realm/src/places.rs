@@ -38,6 +38,11 @@ impl Places {
         self.subject(format_args!("mail.{user}.{mailbox}"))
     }
 
+    /// The box with this cursor key, `<user>.<box>`.
+    pub(crate) fn mail_of_cursor(&self, key: &str) -> Option<Subject> {
+        Subject::new(format!("realm.{}.mail.{key}", self.realm)).ok()
+    }
+
     /// Messages from this realm.
     pub(crate) fn mail_local(&self, user: &UserName) -> Subject {
         self.mail(user, BOX_LOCAL)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) settings: KvCopy<bool>,
     pub(crate) lanes: Mutex<HashMap<RealmId, Arc<LaneStatus>>>,
     paused: watch::Sender<bool>,
+    /// Counts appends to mailboxes; see `room`.
+    pub(crate) appends: AtomicU64,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -140,11 +143,16 @@ impl Shared {
         self.broker.append(Append::new(self.places.mail_status(sender), id, body)).await
     }
 
-    /// Waits for news to be stored. A full box makes room by itself; its oldest news are of no use any more.
-    pub(crate) async fn finish_status(&self, pending: PendingAppend) -> Result<(), AppendError> {
+    /// Waits for news or a notice to be stored. A box that is full makes room, and the whole batch comes again; news
+    /// for one that is full of unread mail are left out: their sender can still ask with `status`.
+    pub(crate) async fn finish_news(&self, pending: PendingAppend) -> Result<(), AppendError> {
         match pending.await {
             Err(AppendError::Full(subject)) if self.make_room(&subject).await => {
-                Err(AppendError::NotStored("made room".into()))
+                Err(AppendError::NotStored("a box was full, room was made".into()))
+            }
+            Err(AppendError::Full(subject)) => {
+                tracing::warn!(%subject, "a notice was left out: the mailbox is full");
+                Ok(())
             }
             other => other.map(drop),
         }
@@ -193,6 +201,7 @@ impl Realm {
             settings,
             lanes: Mutex::default(),
             paused: watch::Sender::new(paused),
+            appends: AtomicU64::new(0),
             broker,
             config,
             places,

@@ -7,22 +7,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use antar_broker::{
-    Append, AppendError, Appended, EntryId, PendingAppend, ReadFrom, ReadLimit, Seq, Subject,
-};
+use antar_broker::{Append, AppendError, Appended, EntryId, PendingAppend, Subject};
 use antar_proto::command::Receiver;
 use antar_proto::{Address, MessageId, RealmId, UserName};
 
 use crate::mail::{Sender, message_bytes};
-use crate::places::{BOX_SENT, BOX_STATUS, box_of};
+use crate::places::{BOX_SENT, box_of};
 use crate::realm::Shared;
 
 /// How often an append whose acknowledgement did not come is tried again under its id.
 const UNKNOWN_TRIES: u32 = 3;
 /// Pause before each of these.
 const UNKNOWN_DELAY: Duration = Duration::from_millis(200);
-/// How many of the oldest entries make room when a user's box of sent messages is full.
-const SENT_TRIM_ENTRIES: usize = 1_000;
 
 /// What is to be sent, and to whom.
 #[derive(Debug)]
@@ -96,7 +92,7 @@ impl Future for Sending {
             let stored = match &mut self.state {
                 SendingState::Waiting { pending, append, shared } => match Pin::new(pending).poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(Appended { duplicate, .. })) => Ok(Stored { duplicate, full: Vec::new() }),
+                    Poll::Ready(Ok(appended)) => Ok(stored(appended, false)),
                     Poll::Ready(Err(error)) => {
                         let recovery = recover(shared.clone(), append.clone(), error);
                         self.state = SendingState::Boxed(Box::pin(recovery));
@@ -158,6 +154,7 @@ impl Shared {
         let mut appends = self.appends(from, plan, text, id);
         if appends.len() == 1 {
             let append = appends.remove(0);
+            self.watch_room(&append.subjects);
             let pending = self.broker.append(append.clone()).await.map_err(refused)?;
             return Ok(Sending {
                 state: SendingState::Waiting { pending, append, shared: self.clone() },
@@ -166,6 +163,7 @@ impl Shared {
         }
         let mut waiting = Vec::with_capacity(appends.len());
         for append in appends {
+            self.watch_room(&append.subjects);
             let pending = self.broker.append(append.clone()).await.map_err(refused)?;
             waiting.push((pending, append));
         }
@@ -174,7 +172,7 @@ impl Shared {
             let mut stored = Stored { duplicate: true, full: Vec::new() };
             for (pending, append) in waiting {
                 let one = match pending.await {
-                    Ok(Appended { duplicate, .. }) => Stored { duplicate, full: Vec::new() },
+                    Ok(appended) => self::stored(appended, false),
                     Err(error) => recover(shared.clone(), append, error).await?,
                 };
                 stored.duplicate &= one.duplicate;
@@ -302,7 +300,14 @@ impl Shared {
                 here.iter().map(|user| self.places.mail_realm(user, &realm)).collect();
             copies.push(sent.clone());
             let id = entry_id(format_args!("/{realm}/copy"));
-            appends.push(Append { subjects: copies, id, headers: Vec::new(), body, expect_last: None });
+            appends.push(Append {
+                subjects: copies,
+                id,
+                headers: Vec::new(),
+                body,
+                expect_last: None,
+                copies: 0,
+            });
         }
         if !plan.local.is_empty() {
             let mut subjects: Vec<Subject> =
@@ -310,25 +315,9 @@ impl Shared {
             subjects.push(sent);
             let body = message_bytes(id, &sender, self.places.realm(), plan.local, false, text);
             let id = entry_id(format_args!(""));
-            appends.push(Append { subjects, id, headers: Vec::new(), body, expect_last: None });
+            appends.push(Append { subjects, id, headers: Vec::new(), body, expect_last: None, copies: 1 });
         }
         appends
-    }
-
-    /// Makes room in a box that is full: what was read goes, of sent messages the oldest. `false` if there is none.
-    pub(crate) async fn make_room(&self, subject: &Subject) -> bool {
-        let Some(user) = subject.tokens().nth(3).and_then(|user| user.parse::<UserName>().ok()) else {
-            return false;
-        };
-        let upto = match box_of(subject) {
-            BOX_SENT | BOX_STATUS => {
-                let oldest = ReadLimit::entries(SENT_TRIM_ENTRIES);
-                let page = self.broker.read(&subject.into(), ReadFrom::After(Seq::ZERO), oldest).await;
-                page.ok().and_then(|page| page.entries.last().map(|entry| entry.seq)).unwrap_or_default()
-            }
-            mailbox => self.cursors.get(&user, mailbox),
-        };
-        upto > Seq::ZERO && self.broker.trim(subject, upto).await.is_ok_and(|removed| removed > 0)
     }
 }
 
@@ -340,33 +329,25 @@ fn refused(error: AppendError) -> SendError {
     }
 }
 
-/// Brings an append that was not acknowledged to an end: the same id again where the outcome is unknown, without the
-/// receivers whose mailboxes are full where some are.
-async fn recover(
-    shared: Arc<Shared>,
-    mut append: Append,
-    mut error: AppendError,
-) -> Result<Stored, SendError> {
-    let mut full = Vec::new();
-    let mut unknown_tries = 0;
-    loop {
+/// What became of an append that was acknowledged: whose mailbox was full got nothing.
+fn stored(appended: Appended, was_unknown: bool) -> Stored {
+    let users = appended.full.iter().filter(|subject| box_of(subject) != BOX_SENT);
+    let full = users.filter_map(|subject| subject.tokens().nth(3).map(str::to_owned)).collect();
+    // After an acknowledgement that was lost, finding the entry there is not a repetition by the sender.
+    Stored { duplicate: appended.duplicate && !was_unknown, full }
+}
+
+/// Brings an append that was not acknowledged to an end: the same id again where the outcome is unknown. Nothing else
+/// is tried again: what the same connection sent after it may be stored already, and order is kept.
+async fn recover(shared: Arc<Shared>, append: Append, mut error: AppendError) -> Result<Stored, SendError> {
+    for _ in 0..UNKNOWN_TRIES {
         match error {
-            AppendError::Full(subject) if shared.make_room(&subject).await => {}
-            AppendError::Full(subject) => {
-                append.subjects.retain(|kept| *kept != subject);
-                full.extend(subject.tokens().nth(3).map(str::to_owned));
-                if append.subjects.iter().all(|subject| box_of(subject) == BOX_SENT) {
-                    return Err(SendError::MailboxFull);
-                }
+            AppendError::Unknown(_) => tokio::time::sleep(UNKNOWN_DELAY).await,
+            // The sender's own copy is a convenience; the message itself is on its way.
+            AppendError::Full(subject) if box_of(&subject) == BOX_SENT => {
+                return Ok(Stored { duplicate: false, full: Vec::new() });
             }
-            AppendError::Unknown(why) => {
-                unknown_tries += 1;
-                if unknown_tries > UNKNOWN_TRIES {
-                    return Err(SendError::Unknown(why));
-                }
-                tokio::time::sleep(UNKNOWN_DELAY).await;
-            }
-            other if unknown_tries > 0 => return Err(SendError::Unknown(other.to_string())),
+            AppendError::Full(_) => return Err(SendError::MailboxFull),
             other => return Err(SendError::NotStored(other.to_string())),
         }
         let again = match shared.broker.append(append.clone()).await {
@@ -374,10 +355,10 @@ async fn recover(
             Err(error) => Err(error),
         };
         match again {
-            Ok(Appended { duplicate, .. }) => {
-                return Ok(Stored { duplicate: duplicate && unknown_tries == 0, full });
-            }
-            Err(next) => error = next,
+            Ok(appended) => return Ok(stored(appended, true)),
+            Err(AppendError::Unknown(why)) => error = AppendError::Unknown(why),
+            Err(other) => return Err(SendError::Unknown(other.to_string())),
         }
     }
+    Err(SendError::Unknown(error.to_string()))
 }

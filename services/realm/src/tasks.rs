@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminReply, AdminRequest, PeerInfo};
 use crate::copy::KvCopy;
-use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
+use crate::cursor::{FLUSH_INTERVAL, Flushed, RemoteRead};
 use crate::delivery::{self, LanePosition};
 use crate::lane;
 use crate::peer::CardRequest;
@@ -101,7 +101,10 @@ pub(crate) enum FlushError {
 
 /// Makes cursors durable and tells other realms what was read of theirs.
 pub(crate) async fn flush_cursors(shared: &Arc<Shared>) -> Result<(), FlushError> {
-    let reads = shared.cursors.flush().await?;
+    let Flushed { boxes, reads } = shared.cursors.flush().await?;
+    for subject in boxes.iter().filter_map(|key| shared.places.mail_of_cursor(key)) {
+        shared.keep_room(&subject).await;
+    }
     let mut outcomes: HashMap<RealmId, Vec<Outcome>> = HashMap::new();
     for RemoteRead { origin, sender, reader, id } in reads {
         outcomes.entry(origin).or_default().push(Outcome {

@@ -194,7 +194,7 @@ macro_rules! conformance_tests {
             log::a_repetition_is_answered_whatever_it_expects
             log::of_racing_expectations_one_is_met
             log::a_full_subject_refuses_until_it_is_trimmed
-            log::one_full_subject_of_several_refuses_all
+            log::a_full_subject_of_several_is_left_out
             log::what_can_never_be_stored_is_refused
             log::a_failed_append_leaves_those_beside_it_alone
             log::a_stream_with_other_settings_is_refused_and_left_alone

@@ -6,14 +6,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 
+use super::options::Limits;
 use super::pack::SubjectId;
 use super::ring::{Ring, Row};
 use crate::{Filter, OpenError, Seq, StreamSpec, Subject};
 
-/// Above so many names to look at, a filter is answered by reading the log instead of its subjects' lists.
+/// A filter that so many names have to be compared with counts as one with too many subjects to list.
 const NAMES_LOOKED_AT_MAX: usize = 1024;
-/// Above so many matching subjects likewise.
-const LISTS_MAX: usize = 128;
 
 /// A stream by its place in [`Index::streams`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +98,7 @@ pub(super) struct Index {
     pub(super) indexed_upto: u64,
     /// From here on everything is in the ring and in the `recent` lists.
     pub(super) mem_from: u64,
+    pub(super) limits: Limits,
 }
 
 impl Index {
@@ -210,7 +210,7 @@ impl Index {
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(name, _)| name.as_str().starts_with(prefix));
         for (looked_at, (name, id)) in names.enumerate() {
-            if looked_at == NAMES_LOOKED_AT_MAX || found.len() == LISTS_MAX {
+            if looked_at == NAMES_LOOKED_AT_MAX || found.len() == self.limits.lists_max {
                 return Scope::Scan(stream);
             }
             if filter.matches(name.as_str()) {
@@ -252,7 +252,7 @@ impl Index {
 
     /// Lets go of the oldest rows above the ring's bounds, if the file's index has them.
     pub(super) fn evict(&mut self) {
-        while self.ring.surplus().is_some_and(|row| row.end() <= self.indexed_upto) {
+        while self.ring.surplus(&self.limits).is_some_and(|row| row.end() <= self.indexed_upto) {
             let Some(row) = self.ring.pop() else { return };
             for (subject, seq) in row.places() {
                 let recent = &mut self.subs[subject as usize].recent;

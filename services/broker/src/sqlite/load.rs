@@ -3,18 +3,20 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::index::{Index, StreamAt};
+use super::options::Limits;
 use super::pack::{PackedSubjects, SubjectId};
 use super::read::{broken, decode, from_sql, to_sql};
 use super::state::{State, Sub};
 use crate::{Filter, StreamSpec, Subject, Timestamp};
 
 /// What the file holds: for all to see, and for the writer.
-pub(super) fn load(conn: &Connection) -> rusqlite::Result<(Index, State)> {
+pub(super) fn load(conn: &Connection, limits: Limits) -> rusqlite::Result<(Index, State)> {
     let meta = |key: &str| {
         let mut statement = conn.prepare("SELECT value FROM meta WHERE key = ?1")?;
         statement.query_row([key], |row| row.get(0)).map(from_sql)
     };
     let mut index = Index::default();
+    index.limits = limits;
     index.indexed_upto = meta("indexed_upto")?;
     index.mem_from = index.indexed_upto + 1;
     streams(conn, &mut index)?;

@@ -82,7 +82,7 @@ impl SqliteBroker {
         let lock = schema::lock(&options.path)?;
         let conn = schema::open_writer(&options)?;
         let explain = |error: rusqlite::Error| schema::explain(&options.path, &error);
-        let (index, state) = load::load(&conn).map_err(explain)?;
+        let (index, state) = load::load(&conn, options.limits).map_err(explain)?;
         let next_expiry = kv::next_expiry(&conn).map_err(explain)?;
         let (pool, mut threads) = pool::Pool::start(&options)?;
         let keeper = Arc::new(keeper::Keeper::default());
@@ -99,6 +99,8 @@ impl SqliteBroker {
             state,
             lock,
             round: None,
+            spare: state::Batch::default(),
+            ids: Vec::new(),
             batches_since_look: 0,
             bytes_since_look: 0,
         };

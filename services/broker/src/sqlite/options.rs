@@ -13,6 +13,45 @@ pub struct Options {
     pub synchronous: Synchronous,
     /// Most pages of the file; beyond them the disk counts as full. For tests.
     pub pages_max: Option<u32>,
+    pub(super) limits: Limits,
+}
+
+/// What is held in memory, and how much is done at a time. The defaults were measured; tests use less of each, to get
+/// beyond them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Rows of the log kept in memory, if the file's index has them, and bytes of these rows.
+    pub(super) ring_rows_max: usize,
+    pub(super) ring_bytes_max: usize,
+    /// A round of writing the index begins when so many places wait for it, or rows of so many bytes.
+    pub(super) round_places: usize,
+    pub(super) round_bytes: usize,
+    /// Subjects of a round written with one transaction, beside two for each place that it adds.
+    pub(super) slice_subjects: usize,
+    /// Sequences in one row of the index.
+    pub(super) run_seqs_max: usize,
+    /// A filter with more subjects than this is answered by reading the log instead of its subjects' lists.
+    pub(super) lists_max: usize,
+    /// Rows that one job of such a read looks at before others have their turn.
+    pub(super) scanned_rows_max: usize,
+    /// Entries trimmed in one transaction, so that nobody waits long behind a trim.
+    pub(super) trimmed_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ring_rows_max: 64 * 1024,
+            ring_bytes_max: 32 * 1024 * 1024,
+            round_places: 32 * 1024,
+            round_bytes: 12 * 1024 * 1024,
+            slice_subjects: 64,
+            run_seqs_max: 4096,
+            lists_max: 128,
+            scanned_rows_max: 20_000,
+            trimmed_max: 512,
+        }
+    }
 }
 
 /// When a commit counts as done.
@@ -28,7 +67,24 @@ pub enum Synchronous {
 impl Options {
     /// The file at `path`, with safe settings.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), synchronous: Synchronous::Full, pages_max: None }
+        Self { path: path.into(), synchronous: Synchronous::Full, pages_max: None, limits: Limits::default() }
+    }
+
+    /// Holds next to nothing in memory and does everything in the smallest steps: for tests.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn tight(self) -> Self {
+        let limits = Limits {
+            ring_rows_max: 3,
+            ring_bytes_max: 2000,
+            round_places: 5,
+            round_bytes: 1500,
+            slice_subjects: 1,
+            run_seqs_max: 3,
+            lists_max: 2,
+            scanned_rows_max: 4,
+            trimmed_max: 2,
+        };
+        Self { limits, ..self }
     }
 
     /// Reads `sqlite:PATH[?synchronous=full|normal]`.

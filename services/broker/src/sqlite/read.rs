@@ -16,8 +16,6 @@ use crate::{Entry, Filter, Page, ReadFrom, ReadLimit, Seq, Subject, Timestamp};
 
 /// Most entries of one page, whatever was asked for.
 const PAGE_ENTRIES_MAX: usize = 64 * 1024;
-/// Rows of the log that one job looks at before others have their turn.
-const SCANNED_ROWS_MAX: usize = 20_000;
 
 /// What a read found.
 #[derive(Debug, Default)]
@@ -25,7 +23,7 @@ pub(super) struct Look {
     pub(super) page: Page,
     /// Forward: every sequence up to here was looked at. Backward: every one from here on.
     pub(super) examined: u64,
-    /// The scan was interrupted after [`SCANNED_ROWS_MAX`]; it goes on from `examined`.
+    /// The scan was interrupted, for others to have their turn; it goes on from `examined`.
     pub(super) interrupted: bool,
 }
 
@@ -341,7 +339,10 @@ fn scanned(
 ) -> rusqlite::Result<Look> {
     let mut take = Take::new(question.limit);
     let mut matches = Matches::new(&question.filter, question.stream);
-    let published = lock(index).published;
+    let (published, scanned_max) = {
+        let index = lock(index);
+        (index.published, index.limits.scanned_rows_max)
+    };
     let sql = if backward {
         "SELECT seq, time, id, subjects, headers, body FROM entry WHERE seq < ?1 AND seq <= ?2 ORDER BY seq DESC"
     } else {
@@ -359,7 +360,7 @@ fn scanned(
         let base = from_sql(sql_row.get(0)?);
         PackedSubjects::unpack(sql_row.get_ref(3)?, &mut ids).map_err(broken)?;
         scanned += 1;
-        if scanned > SCANNED_ROWS_MAX {
+        if scanned > scanned_max {
             take.look.interrupted = true;
             take.look.examined = if backward { base + ids.len() as u64 } else { base - 1 };
             return Ok(take.look);

@@ -1,17 +1,14 @@
-//! The newest rows of the log, in memory, so that fresh entries are read without SQL. Owns its bounds.
+//! The newest rows of the log, in memory, so that fresh entries are read without SQL.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::options::Limits;
 use super::pack::SubjectId;
 use crate::{Entry, EntryId, Headers, Seq, Subject, Timestamp};
 
-/// Most rows kept.
-const ROWS_MAX: usize = 64 * 1024;
-/// Most bytes kept, by the estimate of [`Row::bytes`].
-const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What a row takes beside its body: the entry, its id, its places in the lists.
 const ROW_OVERHEAD_BYTES: usize = 256;
 
@@ -112,8 +109,8 @@ impl Ring {
     }
 
     /// The oldest row, if the ring is above its bounds.
-    pub(super) fn surplus(&self) -> Option<&Row> {
-        (self.rows.len() > ROWS_MAX || self.bytes > BYTES_MAX).then(|| self.rows.front()).flatten()
+    pub(super) fn surplus(&self, limits: &Limits) -> Option<&Row> {
+        (self.rows.len() > limits.ring_rows_max || self.bytes > limits.ring_bytes_max).then(|| self.rows.front()).flatten()
     }
 
     pub(super) fn pop(&mut self) -> Option<Row> {

@@ -80,15 +80,20 @@ pub(super) struct Batch {
 }
 
 impl State {
-    pub(super) fn begin(&mut self, subs_before: usize) -> Batch {
+    /// Begins a transaction. `spare` is one that has ended, for its memory.
+    pub(super) fn begin(&mut self, mut spare: Batch, subs_before: usize) -> Batch {
         // Times grow with sequences, whatever the clock does: `ReadFrom::Since` searches by halving.
         self.last_time = self.last_time.max(Timestamp::now());
+        spare.undo.clear();
         Batch {
             time: self.last_time,
             subs_before,
             next_seq_before: self.next_seq,
             kv_revision_before: self.kv_revision,
-            ..Batch::default()
+            expires: None,
+            indexed_upto: None,
+            places: 0,
+            ..spare
         }
     }
 
@@ -124,13 +129,17 @@ impl State {
         if let Some(at) = ids.iter().position(|id| *id == NO_SUBJECT) {
             return Ok(Err(AppendError::Refused(format!("no stream keeps {}", append.subjects[at]))));
         }
-        if let Some(error) = self.objection(&append, ids) {
+        let full = self.full_places(ids);
+        if let Some(error) = self.objection(&append, ids, &full) {
             // A repetition is answered with the first time's sequence, whatever has become of the subject since.
             let stream = self.subs[ids[0] as usize].stream;
             return Ok(match self.known(conn, stream, &append.id)? {
-                Some(seq) => Ok(Appended { seq, duplicate: true }),
+                Some(seq) => Ok(Appended { seq, duplicate: true, full: Vec::new() }),
                 None => Err(error),
             });
+        }
+        if !full.is_empty() {
+            return self.append_without(conn, insert, batch, append, ids, &full);
         }
         let stream = self.subs[ids[0] as usize].stream;
         if ids[1..].iter().all(|id| self.subs[*id as usize].stream == stream) {
@@ -152,16 +161,46 @@ impl State {
         Ok(Ok(first.expect("an append has a subject")))
     }
 
-    fn objection(&self, append: &Append, ids: &[SubjectId]) -> Option<AppendError> {
+    /// Appends to those subjects that are not full; one is left at least.
+    fn append_without(
+        &mut self,
+        conn: &Connection,
+        insert: &mut CachedStatement<'_>,
+        batch: &mut Batch,
+        mut append: Append,
+        ids: &[SubjectId],
+        full: &[usize],
+    ) -> rusqlite::Result<Result<Appended, AppendError>> {
+        let subjects = std::mem::take(&mut append.subjects);
+        let all = subjects.into_iter().zip(ids.iter().copied()).enumerate();
+        let (left_out, kept): (Vec<_>, Vec<_>) = all.partition(|(at, _)| full.binary_search(at).is_ok());
+        let ids: Vec<SubjectId> = kept.iter().map(|(_, (_, id))| *id).collect();
+        append.copies = 0;
+        append.subjects = kept.into_iter().map(|(_, (subject, _))| subject).collect();
+        let answer = self.append(conn, insert, batch, append, &ids)?;
+        Ok(answer.map(|appended| match appended.duplicate {
+            true => appended,
+            false => {
+                Appended { full: left_out.into_iter().map(|(_, (subject, _))| subject).collect(), ..appended }
+            }
+        }))
+    }
+
+    /// Which of these subjects are full.
+    fn full_places(&self, ids: &[SubjectId]) -> Vec<usize> {
+        let is_full = |id: &SubjectId| self.subs[*id as usize].count >= self.subs[*id as usize].count_max;
+        ids.iter().enumerate().filter(|(_, id)| is_full(id)).map(|(at, _)| at).collect()
+    }
+
+    fn objection(&self, append: &Append, ids: &[SubjectId], full: &[usize]) -> Option<AppendError> {
         let last = self.subs[ids[0] as usize].last_there();
         if append.expect_last.is_some_and(|expected| expected != last) {
             return Some(AppendError::Conflict { last });
         }
-        let full = |id: &SubjectId| {
-            let sub = &self.subs[*id as usize];
-            sub.count >= sub.count_max
-        };
-        ids.iter().position(full).map(|at| AppendError::Full(append.subjects[at].clone()))
+        // The originals stand before the copies, and so do the full ones among them.
+        let originals = ids.len() - append.copies.min(ids.len() - 1);
+        let full_originals = full.iter().filter(|at| **at < originals).count();
+        (full_originals == originals).then(|| AppendError::Full(append.subjects[0].clone()))
     }
 
     /// The sequence under which the stream has this id.
@@ -194,7 +233,7 @@ impl State {
         ))?;
         if inserted == 0 {
             let seq = self.known(conn, stream, &append.id)?.unwrap_or(Seq::ZERO);
-            return Ok(Appended { seq, duplicate: true });
+            return Ok(Appended { seq, duplicate: true, full: Vec::new() });
         }
         for (at, id) in ids.iter().enumerate() {
             let sub = &mut self.subs[*id as usize];
@@ -209,7 +248,7 @@ impl State {
         self.next_seq = base + ids.len() as u64;
         batch.places += ids.len();
         batch.rows.push(row(append, ids, base, batch.time));
-        Ok(Appended { seq: Seq(base), duplicate: false })
+        Ok(Appended { seq: Seq(base), duplicate: false, full: Vec::new() })
     }
 }
 

@@ -11,8 +11,6 @@ use super::read::{broken, from_sql, to_sql};
 use super::state::{Batch, State};
 use crate::{IDEMPOTENCE_WINDOW, Timestamp};
 
-/// Entries trimmed in one transaction, so that nobody waits long behind a trim.
-const TRIMMED_MAX: usize = 512;
 /// Rows forgotten in one transaction.
 const PURGED_MAX: usize = 2048;
 
@@ -34,13 +32,13 @@ impl State {
         upto: u64,
     ) -> rusqlite::Result<Progress> {
         let Some(sub) = index.get(subject) else { return Ok(Progress { removed: 0, more: false }) };
-        let upto = upto.min(sub.last);
+        let (upto, trimmed_max) = (upto.min(sub.last), index.limits.trimmed_max);
         let mut seqs = Vec::new();
         if sub.flushed > sub.trimmed {
             let sql = "SELECT first, seqs FROM run WHERE subject = ?1 AND last > ?2 ORDER BY last";
             let mut statement = conn.prepare_cached(sql)?;
             let mut runs = statement.query((subject, to_sql(sub.trimmed)))?;
-            while seqs.len() <= TRIMMED_MAX
+            while seqs.len() <= trimmed_max
                 && seqs.last().is_none_or(|last| *last < upto)
                 && let Some(row) = runs.next()?
             {
@@ -49,11 +47,11 @@ impl State {
                 seqs.retain(|seq| *seq > sub.trimmed);
             }
         }
-        seqs.extend(sub.recent_after(sub.flushed.max(sub.trimmed)).take(TRIMMED_MAX + 1));
+        seqs.extend(sub.recent_after(sub.flushed.max(sub.trimmed)).take(trimmed_max + 1));
         let there = seqs.partition_point(|seq| *seq <= upto);
         seqs.truncate(there);
-        let more = seqs.len() > TRIMMED_MAX;
-        seqs.truncate(TRIMMED_MAX);
+        let more = seqs.len() > trimmed_max;
+        seqs.truncate(trimmed_max);
         let Some(last) = seqs.last().copied() else { return Ok(Progress { removed: 0, more: false }) };
 
         for seq in &seqs {

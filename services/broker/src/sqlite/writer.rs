@@ -1,7 +1,6 @@
 //! The one thread that writes. It takes whatever has queued up, makes it one transaction, and answers when that is on
 //! the disk: so all who wait share one fsync.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -41,6 +40,10 @@ pub(super) struct Writer {
     /// Held for as long as anything may be written.
     pub(super) lock: File,
     pub(super) round: Option<Round>,
+    /// The last batch, for its memory.
+    pub(super) spare: Batch,
+    /// The subjects of the batch's appends.
+    pub(super) ids: Vec<SubjectId>,
     pub(super) batches_since_look: usize,
     pub(super) bytes_since_look: usize,
 }
@@ -55,21 +58,16 @@ impl Writer {
     /// Works until it is told to close, or the broker was dropped.
     pub(super) fn run(mut self) {
         let mut taken = Vec::with_capacity(BATCH_OPS_MAX);
-        let mut waiting: VecDeque<Op> = VecDeque::new();
-        loop {
-            if waiting.is_empty() {
-                if self.ops.blocking_recv_many(&mut taken, BATCH_OPS_MAX) == 0 {
-                    break;
+        'open: while self.ops.blocking_recv_many(&mut taken, BATCH_OPS_MAX) > 0 {
+            while !taken.is_empty() {
+                if let Next::Stop = self.work(&mut taken) {
+                    break 'open;
                 }
-                waiting.extend(taken.drain(..));
+                self.tend_wal();
             }
-            if let Next::Stop = self.work(&mut waiting) {
-                break;
-            }
-            self.tend_wal();
         }
         self.ops.close();
-        for op in waiting {
+        for op in taken {
             op.fail(&Failure::closed());
         }
         while let Ok(op) = self.ops.try_recv() {
@@ -82,22 +80,21 @@ impl Writer {
     }
 
     /// Does the operations up to the next one that stands alone, or that one.
-    fn work(&mut self, waiting: &mut VecDeque<Op>) -> Next {
-        let together = waiting.iter().position(Op::stands_alone).unwrap_or(waiting.len());
+    fn work(&mut self, taken: &mut Vec<Op>) -> Next {
+        if self.shared.is_abandoned() {
+            return Next::Stop;
+        }
+        let together = taken.iter().position(Op::stands_alone).unwrap_or(taken.len());
         if together > 0 {
-            let ops: Vec<Op> = waiting.drain(..together).collect();
-            if self.shared.is_abandoned() {
-                return Next::Stop;
-            }
-            self.transaction(ops);
+            self.transaction(taken, together);
             return Next::Go;
         }
-        match waiting.pop_front() {
-            Some(Op::Close) => {
+        match taken.remove(0) {
+            Op::Close => {
                 self.write_all_down();
                 return Next::Stop;
             }
-            Some(Op::Trim { subject, upto, removed, done }) => {
+            Op::Trim { subject, upto, removed, done } => {
                 let mut progress = None;
                 let result = self.alone(|state, conn, index, batch| {
                     let id = index.id(subject.as_str());
@@ -107,17 +104,15 @@ impl Writer {
                 let (more, now) = progress.map_or((false, 0), |progress| (progress.more, progress.removed));
                 match result {
                     // The rest comes after what is queued now.
-                    Ok(()) if more => {
-                        waiting.push_back(Op::Trim { subject, upto, removed: removed + now, done })
-                    }
+                    Ok(()) if more => taken.push(Op::Trim { subject, upto, removed: removed + now, done }),
                     Ok(()) => drop(done.send(Ok(removed + now))),
                     Err(failure) => drop(done.send(Err(ReadError::Unavailable(failure.reason)))),
                 }
             }
-            Some(Op::Stream { spec, done }) => {
+            Op::Stream { spec, done } => {
                 let _ = done.send(self.open_stream(spec));
             }
-            Some(Op::Queue { name, subject, done }) => {
+            Op::Queue { name, subject, done } => {
                 let mut found = Err(no_stream(&subject));
                 let result = self.alone(|_, conn, index, _| {
                     if index.stream_of(subject.as_str()).is_some() {
@@ -128,19 +123,18 @@ impl Writer {
                 let answer = result.map_err(|failure| ReadError::Unavailable(failure.reason)).and(found);
                 let _ = done.send(answer);
             }
-            Some(other) => other.fail(&Failure::closed()),
-            None => {}
+            other => other.fail(&Failure::closed()),
         }
         Next::Go
     }
 
-    /// One transaction of several operations.
-    fn transaction(&mut self, ops: Vec<Op>) {
+    /// One transaction of the first `together` operations.
+    fn transaction(&mut self, taken: &mut Vec<Op>, together: usize) {
         let subs_before = self.state.subs.len();
-        let ids = self.resolve(&ops);
-        let mut batch = self.state.begin(subs_before);
-        let mut ops = ops.into_iter();
-        let applied = self.apply(&mut ops, &ids, &mut batch);
+        self.resolve(&taken[..together]);
+        let mut batch = self.state.begin(std::mem::take(&mut self.spare), subs_before);
+        let mut ops = taken.drain(..together);
+        let applied = self.apply(&mut ops, &mut batch);
         // Each was told by itself.
         let _ = self.end(batch, applied, ops);
     }
@@ -150,7 +144,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut State, &Connection, &Index, &mut Batch) -> rusqlite::Result<()>,
     ) -> Result<(), Failure> {
-        let mut batch = self.state.begin(self.state.subs.len());
+        let mut batch = self.state.begin(std::mem::take(&mut self.spare), self.state.subs.len());
         let applied = self
             .conn
             .execute_batch("BEGIN IMMEDIATE")
@@ -158,21 +152,23 @@ impl Writer {
         self.end(batch, applied, std::iter::empty())
     }
 
-    /// The numbers of the subjects of all appends, one after the other.
-    fn resolve(&mut self, ops: &[Op]) -> Vec<SubjectId> {
+    /// Finds the numbers of the subjects of all appends, one after the other.
+    fn resolve(&mut self, ops: &[Op]) {
         let subjects = || {
             ops.iter().flat_map(|op| match op {
                 Op::Append { append, .. } => &append.subjects[..],
                 _ => &[],
             })
         };
-        let mut ids: Vec<SubjectId> = {
+        let ids = &mut self.ids;
+        ids.clear();
+        {
             let index = self.shared.index();
-            subjects().map(|subject| index.id(subject.as_str()).unwrap_or(NO_SUBJECT)).collect()
-        };
+            ids.extend(subjects().map(|subject| index.id(subject.as_str()).unwrap_or(NO_SUBJECT)));
+        }
         if ids.contains(&NO_SUBJECT) {
             let mut index = self.shared.index_mut();
-            for (subject, id) in subjects().zip(&mut ids).filter(|(_, id)| **id == NO_SUBJECT) {
+            for (subject, id) in subjects().zip(ids).filter(|(_, id)| **id == NO_SUBJECT) {
                 // It may be there by now: an append before this one may have the same.
                 *id = match (index.id(subject.as_str()), index.stream_of(subject.as_str())) {
                     (Some(id), _) => id,
@@ -186,16 +182,10 @@ impl Writer {
                 };
             }
         }
-        ids
     }
 
-    fn apply(
-        &mut self,
-        ops: &mut impl Iterator<Item = Op>,
-        mut ids: &[SubjectId],
-        batch: &mut Batch,
-    ) -> rusqlite::Result<()> {
-        let conn = &self.conn;
+    fn apply(&mut self, ops: &mut impl Iterator<Item = Op>, batch: &mut Batch) -> rusqlite::Result<()> {
+        let (conn, mut ids) = (&self.conn, &self.ids[..]);
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         for (id, sub) in self.shared.index().subs.iter().enumerate().skip(batch.subs_before) {
             conn.prepare_cached("INSERT INTO subject(id, stream, name) VALUES (?1, ?2, ?3)")?.execute((
@@ -285,7 +275,7 @@ impl Writer {
         }
     }
 
-    fn publish(&mut self, batch: Batch) {
+    fn publish(&mut self, mut batch: Batch) {
         let bytes: usize = batch.rows.iter().map(super::ring::Row::bytes).sum();
         self.state.unflushed_places += batch.places;
         self.state.unflushed_bytes += bytes;
@@ -294,25 +284,25 @@ impl Writer {
         let before = self.shared.index().published;
         {
             let mut index = self.shared.index_mut();
-            index.publish(batch.rows.into_iter());
-            for (subject, last) in batch.flushed {
+            index.publish(batch.rows.drain(..));
+            for (subject, last) in batch.flushed.drain(..) {
                 let sub = &mut index.subs[subject as usize];
                 sub.flushed = sub.flushed.max(last);
             }
             if let Some(upto) = batch.indexed_upto {
                 index.indexed_upto = upto;
             }
-            batch.trims.into_iter().for_each(|trimmed| index.trim(trimmed));
-            index.streams.extend(batch.streams);
+            batch.trims.drain(..).for_each(|trimmed| index.trim(trimmed));
+            index.streams.append(&mut batch.streams);
             index.evict();
         }
         if self.round.as_ref().is_some_and(Round::is_over) {
             self.round = None;
         }
-        for (done, answer) in batch.answers {
+        for (done, answer) in batch.answers.drain(..) {
             let _ = done.send(answer);
         }
-        for finish in batch.finish {
+        for finish in batch.finish.drain(..) {
             finish(Ok(()));
         }
         if !self.shared.hub.is_empty() {
@@ -321,11 +311,12 @@ impl Writer {
             self.shared.hub.told(ids.filter_map(|id| index.get(*id)).map(|sub| sub.name.as_str()));
         }
         if !batch.kv.is_empty() {
-            self.shared.kv.publish(batch.kv);
+            self.shared.kv.publish(std::mem::take(&mut batch.kv));
         }
         if let Some(at) = batch.expires {
             self.shared.keeper.expire_at(at);
         }
+        self.spare = batch;
     }
 
     fn take_back(&mut self, mut batch: Batch, failure: &Failure, fault: Fault) {
