@@ -6,6 +6,8 @@
 mod backoff;
 mod complete;
 mod escape;
+mod exchange;
+mod face;
 mod help;
 mod input;
 mod interactive;
