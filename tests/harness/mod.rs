@@ -6,6 +6,7 @@
 
 mod chat;
 mod conn;
+mod disk;
 mod script;
 mod server;
 mod transcript;
@@ -13,6 +14,7 @@ mod wait;
 
 pub(crate) use chat::Chat;
 pub(crate) use conn::{Conn, OneFrame};
+pub(crate) use disk::Disk;
 pub(crate) use script::{Output, antar, antar_with_input};
 pub(crate) use server::{Builder, Server};
 pub(crate) use transcript::Transcript;

@@ -99,7 +99,7 @@ pub(crate) struct Server {
     _temp: TempDir,
     dir: PathBuf,
     child: Option<Child>,
-    realms: Vec<(String, SocketAddr)>,
+    realms: Vec<Listening>,
 }
 
 impl Server {
@@ -119,11 +119,22 @@ impl Server {
         self.dir.join("data").to_str().expect("a temporary path is UTF-8").to_owned()
     }
 
+    #[track_caller]
+    fn listening(&self, realm: &str) -> &Listening {
+        let known = self.realms.iter().find(|known| known.realm == realm);
+        known.unwrap_or_else(|| panic!("{realm} does not listen: {:?}", self.realms))
+    }
+
     /// Where a realm listens.
     #[track_caller]
     pub(crate) fn addr(&self, realm: &str) -> SocketAddr {
-        let known = self.realms.iter().find(|(id, _)| id == realm);
-        known.unwrap_or_else(|| panic!("{realm} does not listen: {:?}", self.realms)).1
+        self.listening(realm).command
+    }
+
+    /// Where a realm answers with its health, if anywhere.
+    #[track_caller]
+    pub(crate) fn http(&self, realm: &str) -> Option<SocketAddr> {
+        self.listening(realm).http
     }
 
     /// Connects to a realm.
@@ -300,11 +311,19 @@ impl Drop for Server {
     }
 }
 
-/// `listening realm=realm1 command=127.0.0.1:4001 http=…`
-fn listening(line: &str) -> Option<(String, SocketAddr)> {
+/// What a server says on standard output: `listening realm=realm1 command=127.0.0.1:4001 http=…`
+#[derive(Debug)]
+struct Listening {
+    realm: String,
+    command: SocketAddr,
+    http: Option<SocketAddr>,
+}
+
+fn listening(line: &str) -> Option<Listening> {
     let rest = line.strip_prefix("listening ")?;
     let field = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    Some((field("realm")?.to_owned(), field("command")?.parse().ok()?))
+    let realm = field("realm")?.to_owned();
+    Some(Listening { realm, command: field("command")?.parse().ok()?, http: field("http")?.parse().ok() })
 }
 
 fn is_sqlite(path: &Path) -> bool {

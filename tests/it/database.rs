@@ -64,21 +64,39 @@ fn a_second_demo_on_the_same_data_is_refused() {
     server.assert_serves();
 }
 
-#[test]
-fn a_damaged_database_is_refused_and_left_as_it_is() {
+/// Damages a database that was closed in good order, and says that it is refused and left as it is.
+fn refused_after(damage: impl FnOnce(&mut fs::File, u64)) {
     let dir = TempDir::new().expect("a temporary directory");
     let path = kept_database(dir.path());
     let mut file = fs::OpenOptions::new().write(true).open(&path).expect("writable");
-    file.seek(SeekFrom::Start(0)).expect("it can seek");
-    file.write_all(&[0x55; 4096]).expect("it can be damaged");
+    let bytes = file.metadata().expect("it has a size").len();
+    damage(&mut file, bytes);
     drop(file);
     let before = bytes_of(&path);
     let (code, said) = Builder::serve().dir(dir.path()).start_refused();
-    assert_ne!(code, Some(0), "{said}");
-    assert!(code.is_some(), "it was ended by a signal: {said}");
+    assert!(code.is_some_and(|code| code != 0), "{code:?}: {said}");
     assert!(said.contains("antar.db"), "it says which file: {said}");
     assert!(!said.contains("panicked"), "{said}");
     assert_eq!(bytes_of(&path), before, "the file was changed");
+}
+
+#[test]
+fn a_database_with_a_damaged_beginning_is_refused_and_left_as_it_is() {
+    refused_after(|file, _| file.write_all(&[0x55; 4096]).expect("it can be damaged"));
+}
+
+#[test]
+fn a_database_with_damaged_pages_is_refused_and_left_as_it_is() {
+    refused_after(|file, bytes| {
+        file.seek(SeekFrom::Start(4096)).expect("it can seek");
+        let rest = usize::try_from(bytes - 4096).expect("it is small");
+        file.write_all(&vec![0x55; rest]).expect("it can be damaged");
+    });
+}
+
+#[test]
+fn a_database_that_was_cut_short_is_refused_and_left_as_it_is() {
+    refused_after(|file, bytes| file.set_len(bytes / 2 / 4096 * 4096).expect("it can be cut"));
 }
 
 #[test]

@@ -9,13 +9,13 @@ use crate::harness::{Builder, Chat, Conn, OneFrame, PATIENCE, Server, eventually
 /// Numbers of the messages that were answered OK, in order.
 type Ledger = Arc<Mutex<Vec<u64>>>;
 
-/// Sends numbered messages on `chat`, many in flight, until the connection dies; `next` is the first number.
-/// Returns the first number that was never sent.
-fn send_until_death(chat: &mut Chat, next: u64, window: u64, oks: &Ledger) -> u64 {
+/// Sends numbered messages on `chat` with `command`, many in flight, until the connection dies; `next` is the first
+/// number. Returns the first number that was never sent.
+fn send_until_death(chat: &mut Chat, command: &str, next: u64, window: u64, oks: &Ledger) -> u64 {
     let (mut sent, mut answered) = (next, next);
     loop {
         while sent < answered + window {
-            let line = chat.line(&format!("@{sent} send henderson {sent}"));
+            let line = chat.line(&format!("@{sent} {command} {sent}"));
             if chat.try_send_raw(format!("{line}\r\n")).is_err() {
                 return sent + 1;
             }
@@ -49,20 +49,17 @@ fn reconcile(oks: &[u64], read: &[serde_json::Value]) {
     );
 }
 
-#[test]
-fn every_send_answered_ok_is_read_once_and_in_order_over_eight_kills() {
-    let mut server = Server::demo();
-    let messi = Chat::login(&server, "realm1", "messi");
-    let henderson = Chat::login(&server, "realm1", "henderson");
+/// Kills the server in the middle of pipelined sends, again and again, each time at another depth into the stream.
+/// Returns the numbers that were answered OK.
+fn ledger_over_kills(server: &mut Server, messi: &Chat, command: &'static str, kills: usize) -> Vec<u64> {
     let oks: Ledger = Ledger::default();
     let mut next = 0;
-    for round in 0..8u64 {
-        let mut chat = messi.again(&server, "realm1");
+    for round in 0..kills {
+        let mut chat = messi.again(server, "realm1");
         let ledger = Arc::clone(&oks);
         let before = oks.lock().expect("no holder panics").len();
-        let sender = std::thread::spawn(move || send_until_death(&mut chat, next, 64, &ledger));
-        // A different depth into the stream each time.
-        let enough = before + 100 + 53 * usize::try_from(round).expect("small");
+        let sender = std::thread::spawn(move || send_until_death(&mut chat, command, next, 64, &ledger));
+        let enough = before + 100 + 53 * round;
         eventually("sends are answered", || {
             assert!(!sender.is_finished(), "the sender gave up");
             (oks.lock().expect("no holder panics").len() >= enough).then_some(())
@@ -71,9 +68,35 @@ fn every_send_answered_ok_is_read_once_and_in_order_over_eight_kills() {
         next = sender.join().expect("the sender does not panic");
         server.start();
     }
-    let oks = oks.lock().expect("no holder panics").clone();
+    let oks = oks.lock().expect("no holder panics");
+    oks.clone()
+}
+
+#[test]
+fn every_send_answered_ok_is_read_once_and_in_order_over_eight_kills() {
+    let mut server = Server::demo();
+    let messi = Chat::login(&server, "realm1", "messi");
+    let henderson = Chat::login(&server, "realm1", "henderson");
+    let oks = ledger_over_kills(&mut server, &messi, "send henderson", 8);
     reconcile(&oks, &henderson.again(&server, "realm1").inbox());
     server.assert_serves();
+}
+
+#[test]
+fn every_send_to_another_realm_answered_ok_arrives_once_and_in_order_over_four_kills() {
+    let mut server = Server::demo();
+    let mut messi = Chat::login(&server, "realm1", "messi");
+    let lineker = Chat::login(&server, "realm2", "lineker");
+    ok(messi.cmd("addrealm realm2 127.0.0.1 4002"));
+    let oks = ledger_over_kills(&mut server, &messi, "sendprivaterealm realm2 lineker", 4);
+    let last = oks.last().expect("there were some").to_string();
+    let mut lineker = lineker.again(&server, "realm2");
+    let mut read = Vec::new();
+    eventually("the last message arrives", || {
+        read.extend(lineker.realm_inbox("realm1"));
+        texts(&read).contains(&last.as_str()).then_some(())
+    });
+    reconcile(&oks, &read);
 }
 
 #[test]
@@ -167,7 +190,7 @@ fn a_server_of_one_realm_keeps_its_promises_too() {
     let oks: Ledger = Ledger::default();
     let ledger = Arc::clone(&oks);
     let mut chat = messi.again(&server, "realm1");
-    let sender = std::thread::spawn(move || send_until_death(&mut chat, 0, 16, &ledger));
+    let sender = std::thread::spawn(move || send_until_death(&mut chat, "send henderson", 0, 16, &ledger));
     eventually("sends are answered", || (oks.lock().expect("no holder panics").len() >= 200).then_some(()));
     server.kill9();
     sender.join().expect("the sender does not panic");

@@ -18,6 +18,8 @@ mod command_line;
 #[cfg(test)]
 mod database;
 #[cfg(test)]
+mod disk_full;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod durability;
@@ -27,6 +29,8 @@ mod errors;
 mod federation;
 #[cfg(test)]
 mod framing;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod history;
 #[cfg(test)]

@@ -170,6 +170,33 @@ fn an_inbox_of_long_messages_is_bounded_by_their_bytes() {
 }
 
 #[test]
+fn many_senders_at_once_keep_the_order_of_each() {
+    let server = Server::demo();
+    let mut henderson = Chat::login(&server, "realm1", "henderson");
+    ok(henderson.cmd("watch"));
+    let senders: Vec<_> = (0..6)
+        .map(|sender| {
+            let mut messi = Chat::login(&server, "realm1", "messi");
+            std::thread::spawn(move || {
+                let command = if sender % 2 == 0 { "send henderson" } else { "sendgroup henderson,messi" };
+                (0..150).for_each(|n| messi.start(&format!("{command} {sender} {n}")));
+                (0..150).for_each(|_| drop(ok(messi.reply())));
+            })
+        })
+        .collect();
+    let mut next = [0; 6];
+    for _ in 0..6 * 150 {
+        let event = henderson.event("message");
+        let (sender, n) = text(&event, "msg").split_once(' ').expect("two numbers");
+        let (sender, n): (usize, usize) = (sender.parse().expect("a number"), n.parse().expect("a number"));
+        assert_eq!(n, next[sender], "of sender {sender}");
+        next[sender] += 1;
+    }
+    senders.into_iter().for_each(|sender| sender.join().expect("a sender does not panic"));
+    assert_eq!(Chat::login(&server, "realm1", "messi").inbox().len(), 3 * 150);
+}
+
+#[test]
 fn reading_marks_read_for_all_sessions_of_a_user() {
     let server = Server::demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
