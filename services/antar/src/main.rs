@@ -23,6 +23,9 @@ use cli::{Cli, Command, ConfigCommand};
 use config::Environment;
 use exit::Outcome;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     run(Cli::parse().command).unwrap_or_else(|failure| failure.report())
 }

@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Address, MessageId, RealmId, UserName};
+use crate::names::{Address, MessageId, NAME_BYTES_MAX, RealmId, UserName};
 use crate::reply::State;
 
 /// The only version there is. Another one is dead-lettered and answered.
 pub const ENVELOPE_VERSION: u32 = 1;
+
+/// What an envelope takes beside its text and its receivers, usually.
+const ENVELOPE_BYTES_USUAL: usize = 384;
 
 /// One envelope, as JSON. Fields that this version does not know are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +114,13 @@ pub enum EnvelopeError {
 impl Envelope {
     /// The bytes that are published.
     pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("an envelope has string keys only and nothing in it can fail")
+        let text = match &self.content {
+            Content::Message { to, text, .. } => text.len() + to.len() * NAME_BYTES_MAX,
+            _ => 0,
+        };
+        let mut bytes = Vec::with_capacity(ENVELOPE_BYTES_USUAL + text);
+        serde_json::to_writer(&mut bytes, self).expect("an envelope has string keys only and nothing in it can fail");
+        bytes
     }
 
     /// The origin and id that bytes claim which are not an envelope of this version, as far as they can be read.
