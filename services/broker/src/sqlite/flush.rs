@@ -11,14 +11,6 @@ use super::pack::{self, SubjectId};
 use super::read::to_sql;
 use super::state::{Batch, State};
 
-/// A round begins when so many places wait, or so many bytes of their bodies are held in memory for it.
-const ROUND_PLACES: usize = 32 * 1024;
-const ROUND_BYTES: usize = 12 * 1024 * 1024;
-/// Subjects written with a transaction, and two more for each place that it adds, so that a round always ends.
-const SLICE_SUBJECTS: usize = 64;
-/// Sequences in one row of `run`.
-const RUN_SEQS_MAX: usize = 4096;
-
 /// A round of flushing that is under way.
 #[derive(Debug)]
 pub(super) struct Round {
@@ -30,8 +22,10 @@ pub(super) struct Round {
 
 impl Round {
     /// Begins a round, if there is enough to do or `force` is set.
-    pub(super) fn begin(state: &mut State, published: u64, force: bool) -> Option<Self> {
-        let due = state.unflushed_places >= ROUND_PLACES || state.unflushed_bytes >= ROUND_BYTES;
+    pub(super) fn begin(state: &mut State, index: &Index, force: bool) -> Option<Self> {
+        let limits = &index.limits;
+        let due =
+            state.unflushed_places >= limits.round_places || state.unflushed_bytes >= limits.round_bytes;
         if !(due || force) || state.dirty.is_empty() {
             return None;
         }
@@ -41,22 +35,18 @@ impl Round {
         }
         todo.sort_unstable_by(|a, b| b.cmp(a));
         (state.unflushed_places, state.unflushed_bytes) = (0, 0);
-        Some(Self { target: published, todo })
+        Some(Self { target: index.published, todo })
     }
 
-    /// How many subjects a transaction with so many new places writes.
-    pub(super) fn slice(places: usize) -> usize {
-        SLICE_SUBJECTS + 2 * places
-    }
-
-    /// Writes at most `subjects` of them, as part of the transaction.
+    /// Writes some of them as part of the transaction: two for each place that this adds and a few more, so that a round
+    /// always ends.
     pub(super) fn write(
         &mut self,
         conn: &Connection,
         index: &Index,
-        subjects: usize,
         batch: &mut Batch,
     ) -> rusqlite::Result<()> {
+        let subjects = index.limits.slice_subjects + 2 * batch.places;
         let mut insert = conn
             .prepare_cached("INSERT INTO run(subject, last, first, cum, seqs) VALUES (?1, ?2, ?3, ?4, ?5)")?;
         let mut seqs: Vec<u64> = Vec::new();
@@ -69,7 +59,7 @@ impl Round {
             batch.flushed.push((id, *last));
             let later = sub.recent_after(*last).count() + seqs.len();
             let mut cum = sub.ever - later as u64;
-            for run in seqs.chunks(RUN_SEQS_MAX) {
+            for run in seqs.chunks(index.limits.run_seqs_max) {
                 cum += run.len() as u64;
                 let (first, last) = (run[0], run[run.len() - 1]);
                 let packed = (run.len() > 1).then(|| pack::pack_run(run));

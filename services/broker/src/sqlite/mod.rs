@@ -165,7 +165,7 @@ impl Broker for SqliteBroker {
 
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError> {
         let stream = self.shared.stream_of(filter)?;
-        let question = Question { filter: filter.clone(), stream, from, limit };
+        let question = Question::new(filter, stream, from, limit);
         Ok(self.shared.look_through(question).await?.page)
     }
 

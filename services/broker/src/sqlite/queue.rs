@@ -193,7 +193,7 @@ impl Queue for SqliteQueue {
                 }
             };
             let from = ReadFrom::After(Seq(acked));
-            let question = Question { filter: core.filter.clone(), stream: core.stream, from, limit };
+            let question = Question::new(&core.filter, core.stream, from, limit);
             let look = self.shared.look_through(question).await?;
             if !look.page.entries.is_empty() {
                 return Ok(core.grant(look.page.entries, self.lease));
@@ -282,7 +282,7 @@ pub(super) async fn state(shared: &Arc<Shared>, name: &QueueName) -> Result<Opti
     let filter = Filter::new(&subject).map_err(|error| ReadError::Unavailable(error.to_string()))?;
     let stream = shared.stream_of(&filter)?;
     let from = ReadFrom::After(acked);
-    let look = shared.look_through(Question { filter, stream, from, limit: ReadLimit::entries(1) }).await?;
+    let look = shared.look_through(Question::new(&filter, stream, from, ReadLimit::entries(1))).await?;
     Ok(Some(QueueState { acked, waiting, oldest: look.page.entries.first().map(|entry| entry.time) }))
 }
 

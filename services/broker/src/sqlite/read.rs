@@ -30,19 +30,22 @@ pub(super) struct Look {
 /// Collects entries up to a limit.
 struct Take {
     limit: ReadLimit,
+    /// Taken for the same page by jobs before.
+    before: usize,
     bytes: usize,
     look: Look,
 }
 
 impl Take {
-    fn new(limit: ReadLimit) -> Self {
-        let entries_max = limit.entries_max.clamp(1, PAGE_ENTRIES_MAX);
-        Self { limit: ReadLimit { entries_max, ..limit }, bytes: 0, look: Look::default() }
+    fn new(question: &Question) -> Self {
+        let entries_max = question.limit.entries_max.clamp(1, PAGE_ENTRIES_MAX);
+        let limit = ReadLimit { entries_max, ..question.limit };
+        Self { limit, before: question.taken, bytes: question.taken_bytes, look: Look::default() }
     }
 
     /// Whether one more entry with so large a body goes in. The first always does.
     fn fits(&mut self, body_bytes: usize) -> bool {
-        let taken = self.look.page.entries.len();
+        let taken = self.before + self.look.page.entries.len();
         let fits =
             taken < self.limit.entries_max && (taken == 0 || self.bytes + body_bytes <= self.limit.bytes_max);
         self.look.page.more |= !fits;
@@ -63,11 +66,20 @@ pub(super) struct Question {
     pub(super) stream: StreamAt,
     pub(super) from: ReadFrom,
     pub(super) limit: ReadLimit,
+    /// Of an interrupted read: how much of the page is taken already.
+    pub(super) taken: usize,
+    pub(super) taken_bytes: usize,
+}
+
+impl Question {
+    pub(super) fn new(filter: &Filter, stream: StreamAt, from: ReadFrom, limit: ReadLimit) -> Self {
+        Self { filter: filter.clone(), stream, from, limit, taken: 0, taken_bytes: 0 }
+    }
 }
 
 /// Answers from memory, if everything that is asked for is there.
 pub(super) fn from_memory(index: &Index, question: &Question) -> Option<Look> {
-    let mut take = Take::new(question.limit);
+    let mut take = Take::new(question);
     let from = match question.from {
         ReadFrom::Since(time) => ReadFrom::After(Seq(index.ring.since(time)?.base() - 1)),
         ReadFrom::End => ReadFrom::Before(Seq(u64::MAX)),
@@ -197,7 +209,7 @@ pub(super) fn from_file(
         ReadFrom::End => (u64::MAX, true),
     };
     match scope {
-        Scope::List(ids) => listed(conn, index, question.limit, &ids, from, backward),
+        Scope::List(ids) => listed(conn, index, question, &ids, from, backward),
         Scope::Scan(_) => scanned(conn, index, question, from, backward),
     }
 }
@@ -219,12 +231,12 @@ struct Listed {
 fn listed(
     conn: &Connection,
     index: &RwLock<Index>,
-    limit: ReadLimit,
+    question: &Question,
     ids: &[SubjectId],
     mut from: u64,
     backward: bool,
 ) -> rusqlite::Result<Look> {
-    let mut take = Take::new(limit);
+    let mut take = Take::new(question);
     let most = take.limit.entries_max + 1;
     loop {
         let (subjects, published) = subjects_now(&lock(index), ids, from, backward, most);
@@ -337,7 +349,7 @@ fn scanned(
     from: u64,
     backward: bool,
 ) -> rusqlite::Result<Look> {
-    let mut take = Take::new(question.limit);
+    let mut take = Take::new(question);
     let mut matches = Matches::new(&question.filter, question.stream);
     let (published, scanned_max) = {
         let index = lock(index);

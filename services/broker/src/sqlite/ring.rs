@@ -110,7 +110,9 @@ impl Ring {
 
     /// The oldest row, if the ring is above its bounds.
     pub(super) fn surplus(&self, limits: &Limits) -> Option<&Row> {
-        (self.rows.len() > limits.ring_rows_max || self.bytes > limits.ring_bytes_max).then(|| self.rows.front()).flatten()
+        (self.rows.len() > limits.ring_rows_max || self.bytes > limits.ring_bytes_max)
+            .then(|| self.rows.front())
+            .flatten()
     }
 
     pub(super) fn pop(&mut self) -> Option<Row> {

@@ -191,17 +191,21 @@ impl Shared {
             .map_err(|error| if self.is_closed() { ReadError::Closed } else { ReadError::Unavailable(error) })
     }
 
-    /// Like [`Shared::look`], but goes on when a scan was interrupted before it found anything.
+    /// Like [`Shared::look`], but goes on when a scan was interrupted, until the page is full.
     pub(super) async fn look_through(self: &Arc<Self>, mut question: Question) -> Result<Look, ReadError> {
+        let mut entries = Vec::new();
         loop {
             let mut look = self.look(question.clone()).await?;
+            if !look.interrupted && entries.is_empty() {
+                return Ok(look);
+            }
+            question.taken_bytes += look.page.entries.iter().map(|entry| entry.body.len()).sum::<usize>();
+            entries.append(&mut look.page.entries);
             if !look.interrupted {
+                look.page.entries = entries;
                 return Ok(look);
             }
-            if !look.page.entries.is_empty() {
-                look.page.more = true;
-                return Ok(look);
-            }
+            question.taken = entries.len();
             question.from = match question.from {
                 ReadFrom::After(_) | ReadFrom::Since(_) => ReadFrom::After(Seq(look.examined)),
                 ReadFrom::Before(_) | ReadFrom::End => ReadFrom::Before(Seq(look.examined)),

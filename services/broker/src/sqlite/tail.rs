@@ -34,7 +34,7 @@ impl TailSource for SqliteTail {
         loop {
             self.following.signal.clear();
             let from = ReadFrom::After(Seq(self.at));
-            let question = Question { filter: self.filter.clone(), stream: self.stream, from, limit };
+            let question = Question::new(&self.filter, self.stream, from, limit);
             let look = self.shared.look(question).await?;
             self.at = self.at.max(look.examined);
             if !look.page.entries.is_empty() {

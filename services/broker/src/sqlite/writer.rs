@@ -185,6 +185,10 @@ impl Writer {
     }
 
     fn apply(&mut self, ops: &mut impl Iterator<Item = Op>, batch: &mut Batch) -> rusqlite::Result<()> {
+        // Before the appends: a round takes subjects whose entries are all published.
+        if self.round.is_none() {
+            self.round = Round::begin(&mut self.state, &self.shared.index(), false);
+        }
         let (conn, mut ids) = (&self.conn, &self.ids[..]);
         conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         for (id, sub) in self.shared.index().subs.iter().enumerate().skip(batch.subs_before) {
@@ -234,11 +238,8 @@ impl Writer {
             }
         }
         self.state.kv_finish(conn, batch)?;
-        if self.round.is_none() {
-            self.round = Round::begin(&mut self.state, self.shared.index().published, false);
-        }
         if let Some(round) = &mut self.round {
-            round.write(conn, &self.shared.index(), Round::slice(batch.places), batch)?;
+            round.write(conn, &self.shared.index(), batch)?;
         }
         Ok(())
     }
@@ -370,11 +371,15 @@ impl Writer {
     fn write_all_down(&mut self) {
         loop {
             if self.round.is_none() {
-                self.round = Round::begin(&mut self.state, self.shared.index().published, true);
+                self.round = Round::begin(&mut self.state, &self.shared.index(), true);
             }
             let Some(mut round) = self.round.take() else { break };
-            let result = self
-                .alone(|_, conn, index, batch| round.write(conn, index, Round::slice(BATCH_OPS_MAX), batch));
+            let result = self.alone(|_, conn, index, batch| {
+                while !round.is_over() {
+                    round.write(conn, index, batch)?;
+                }
+                Ok(())
+            });
             if result.is_err() {
                 // Nothing is lost: the next opening reads these entries once more.
                 break;
