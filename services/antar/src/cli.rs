@@ -248,7 +248,7 @@ left alone. Nothing is made if a line of the file is wrong. Exit code 5 if the r
   user,password,name,country
   xavi,rahasia123,Xavi Hernandez,Spanyol")]
     Import {
-        /// The file; - for stdin.
+        /// The file; - for standard input.
         #[arg(value_name = "FILE.csv", value_hint = ValueHint::FilePath)]
         file: PathBuf,
         /// One JSON object with what was done.
@@ -335,6 +335,7 @@ pub(crate) fn server_address(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::keys::KEYS;
     use clap::CommandFactory as _;
 
     #[test]
@@ -378,13 +379,11 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_serve_set_the_keys_that_they_name() {
-        let Command::Serve(args) = Cli::parse_from("antar serve --realm a --http off".split(' ')).command
-        else {
-            panic!("not serve");
-        };
-        let flags: Vec<_> =
-            args.flags().into_iter().map(|Flag(key, flag, value)| format!("{key} {flag} {value}")).collect();
-        assert_eq!(flags, ["realm.id --realm a", "listen.http --http off"]);
+    fn flags_of_serve_set_the_keys_that_the_table_says() {
+        let line = "antar serve --realm a --listen b --http c --broker d";
+        let Command::Serve(args) = Cli::parse_from(line.split(' ')).command else { panic!("not serve") };
+        let set = args.flags().into_iter().map(|Flag(key, flag, value)| (key, Some(flag), value));
+        let known = KEYS.iter().filter(|key| key.flag.is_some()).zip(["a", "b", "c", "d"]);
+        assert!(set.eq(known.map(|(key, value)| (key.name, key.flag, value.to_owned()))));
     }
 }

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use antar_proto::RealmId;
-use anyhow::Context as _;
 
 use crate::cli::{DEMO_FILE, DemoArgs};
 use crate::config::{Config, Environment, Flag, Sources};
@@ -38,10 +37,6 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
     });
     let config = config.or_exit(Exit::Usage)?;
     crate::log::init(&config.log);
-    if args.broker.is_none() {
-        std::fs::create_dir_all(&args.data)
-            .with_context(|| format!("cannot make {}", args.data.display()))?;
-    }
     let sites =
         REALMS.iter().zip(0..).map(|(id, offset)| site(&config, id, offset)).collect::<Outcome<Vec<_>>>()?;
     server::run(&config.broker, &config.edge, sites, |addresses| welcome(addresses, &config)).await

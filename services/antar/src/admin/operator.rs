@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use antar_broker::sqlite::{self, ControlError};
-use antar_broker::{OpenError, SharedBroker};
+use antar_broker::{OpenError, ReadError, SharedBroker, Subject};
+use antar_proto::RealmId;
 use antar_realm::admin::{self, AdminReply, AdminRequest};
 use antar_realm::{Realm, RealmConfig};
 use anyhow::Context as _;
@@ -51,6 +52,11 @@ impl Operator {
             Err(OpenError::Unreachable(refusal)) => Ok(Self::Served { target, refusal }),
             Err(error) => Err(open_failure(&error)),
             Ok(broker) => {
+                if !may_make && !is_there(&broker, &target.realm.id).await {
+                    broker.close().await;
+                    let message = format!("there is no realm {} in {}", target.realm.id, target.broker);
+                    return Err(Failure::new(Exit::Failed, message));
+                }
                 let realm = Realm::start(broker.clone(), target.realm).await;
                 let realm = realm.context("the realm cannot be opened").or_exit(Exit::Failed)?;
                 Ok(Self::Here(broker, realm))
@@ -85,6 +91,12 @@ impl Operator {
             broker.close().await;
         }
     }
+}
+
+/// Whether the realm was ever started on this broker. Starting one makes it, and a name that was typed wrong shall not.
+async fn is_there(broker: &SharedBroker, realm: &RealmId) -> bool {
+    let events = Subject::new(format!("realm.{realm}.event")).expect("a realm id is one token of a subject");
+    !matches!(broker.last(&events).await, Err(ReadError::NoStream(_)))
 }
 
 /// Asks the process that has the database open.

@@ -19,7 +19,7 @@ use super::figures::report;
 use super::frames::{FrameReader, Kind, kind};
 use super::marker::{Marker, RunId, Template};
 use super::talk::Talk;
-use super::{BenchArgs, Receive, runtime};
+use super::{BenchArgs, ReadBack, runtime};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 
 /// How long is waited before a lost server is tried again, or one that was not available.
@@ -234,7 +234,7 @@ async fn read_back(args: &BenchArgs) -> Outcome<Vec<MessageId>> {
     let mut talk = Talk::connect(args.server).await?;
     let (token, from) = (&sessions[1].token, user(0));
     let mut found = Vec::new();
-    if args.receive == Receive::Poll {
+    if args.by == ReadBack::Inbox {
         loop {
             let reply = talk.ask_ok(&format!("inbox {token}")).await?;
             found.extend(ids(&reply["messages"][&from])?);
@@ -247,7 +247,15 @@ async fn read_back(args: &BenchArgs) -> Outcome<Vec<MessageId>> {
     loop {
         let reply = talk.ask_ok(&format!("history {token} {from} limit={PAGE}{before}")).await?;
         let page = ids(&reply["messages"])?;
-        let Some(oldest) = page.first() else { break };
+        let Some(oldest) = page.first() else {
+            if reply["more"] == true {
+                return Err(Failure::new(
+                    Exit::Failed,
+                    "history does not reach its beginning; try --by inbox",
+                ));
+            }
+            break;
+        };
         before = format!(" before={oldest}");
         found.splice(0..0, page);
     }

@@ -83,8 +83,7 @@ pub(crate) struct BenchArgs {
     /// group: members.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) group: u32,
-    /// How messages are received: pushed by watch, or by asking the inbox over and over. ledger: poll checks by inbox,
-    /// watch by history.
+    /// How messages are received: pushed by watch, or by asking the inbox over and over.
     #[arg(long, value_enum, default_value = "watch")]
     pub(crate) receive: Receive,
     /// Threads of the load generator.
@@ -96,6 +95,9 @@ pub(crate) struct BenchArgs {
     /// ledger: read the messages back and compare them with this file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) check: Option<PathBuf>,
+    /// ledger: how --check reads them back. The inbox shows each message to one check only.
+    #[arg(long, value_enum, default_value = "inbox")]
+    pub(crate) by: ReadBack,
     /// ledger: stop after this many messages; 0 for no limit but --seconds.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) messages: u64,
@@ -138,6 +140,16 @@ pub(crate) enum Receive {
     Watch,
     /// Asked for.
     Poll,
+}
+
+/// How messages are read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ReadBack {
+    /// What is unread; it is read then.
+    Inbox,
+    /// What was said, read or not, page by page.
+    History,
 }
 
 /// Runs one scenario and reports.

@@ -14,6 +14,8 @@ pub(crate) struct Key {
     pub(crate) default: Option<&'static str>,
     /// May hold a password: never shown, and `<key>_file` names a file to read it from.
     pub(crate) secret: bool,
+    /// The flag of `antar serve` that sets it, if there is one.
+    pub(crate) flag: Option<&'static str>,
     /// What it does.
     pub(crate) doc: &'static str,
 }
@@ -62,37 +64,156 @@ const YEAR_DAYS: u64 = 366;
 
 impl Key {
     const fn new(name: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Self {
-        Self { name, kind, default, secret: false, doc }
+        Self { name, kind, default, secret: false, flag: None, doc }
     }
 
     const fn secret(self) -> Self {
         Self { secret: true, ..self }
     }
+
+    const fn flag(self, flag: &'static str) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
 }
 
 /// Every key there is, section by section.
 pub(crate) const KEYS: &[Key] = &[
-    Key::new("realm.id", Kind::Text("1 to 32 of a-z, 0-9, _ and -, beginning with a letter or a digit"), None, "The realm's id. It stands in every address (messi@realm1) and never changes."),
-    Key::new("realm.name", Kind::Text("1 to 100 characters; empty for the realm's id"), Some(""), "The realm's name, for people."),
-    Key::new("realm.demo_accounts", Kind::Bool, Some("false"), "Makes the accounts messi, henderson and lineker with the password surabaya. Never on a realm that others can reach."),
-    Key::new("auth.registration", Kind::Choice(&["open", "invite", "closed"]), Some("closed"), "Who may make an account with `register`: everybody, whoever has a code of `antar user invite`, or nobody."),
-    Key::new("auth.uniform_errors", Kind::Bool, Some("false"), "Answers an unknown user and a wrong password alike (bad-credentials), so that nobody can find out who has an account."),
-    Key::new("auth.session_days", Kind::Int { min: 1, max: 10 * YEAR_DAYS }, Some("30"), "How long a session lives after its login."),
-    Key::new("auth.password_bytes_min", Kind::Int { min: 1, max: 128 }, Some("8"), "The shortest new password."),
-    Key::new("listen.command", ADDRESS, Some("127.0.0.1:4001"), "Where clients connect. The protocol is plain text: beyond this machine put it behind a tunnel or a trusted network."),
-    Key::new("listen.http", Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"), Some(""), "Where health is answered over HTTP."),
-    Key::new("broker.url", Kind::Text("sqlite:PATH"), Some("sqlite:antar.db"), "What keeps the log. sqlite:PATH is one file for one process, made at the first start; the default lies in the working directory.").secret(),
-    Key::new("limits.line_bytes_max", Kind::Int { min: 1024, max: 16 * 1024 * 1024 }, Some("65536"), "The longest request line. A longer one is skipped and answered with line-too-long."),
-    Key::new("limits.unauthenticated_per_address", Kind::Int { min: 1, max: 1_000_000 }, Some("64"), "Connections of one address that have not logged in; the one idle longest goes first."),
-    Key::new("limits.unauthenticated_seconds", Kind::Int { min: 1, max: 86_400 }, Some("600"), "How long a connection may stay without a login."),
-    Key::new("limits.line_seconds", Kind::Int { min: 1, max: 3600 }, Some("60"), "How long a line may take from its first byte to its end."),
-    Key::new("limits.write_stall_seconds", Kind::Int { min: 1, max: 3600 }, Some("30"), "How long a client may leave what it is sent unread before it is disconnected."),
-    Key::new("limits.pipeline_max", Kind::Int { min: 1, max: 100_000 }, Some("1024"), "Requests of one connection that are worked on at once; then its next line waits."),
-    Key::new("limits.mailbox_entries_max", Kind::Int { min: 1, max: 100_000_000 }, Some("100000"), "Messages in one box of a mailbox. Full of unread ones, it refuses more with mailbox-full."),
-    Key::new("limits.connections_max", Kind::Int { min: 1, max: 10_000_000 }, Some("65536"), "Connections to this edge; further ones are closed at once."),
-    Key::new("retention.days", Kind::Int { min: 1, max: 100 * YEAR_DAYS }, Some("30"), "How long messages that were read are kept. Unread ones are kept until they are read."),
-    Key::new("log.format", Kind::Choice(&["auto", "text", "json"]), Some("auto"), "How logs are written on stderr; auto is text on a terminal and JSON otherwise."),
-    Key::new("log.level", Kind::Text("error, warn, info, debug or trace, also for parts: info,antar_edge=debug"), Some("info"), "What is logged."),
+    Key::new(
+        "realm.id",
+        Kind::Text("1 to 32 of a-z, 0-9, _ and -, beginning with a letter or a digit"),
+        None,
+        "The realm's id. It stands in every address (messi@realm1) and never changes.",
+    )
+    .flag("--realm"),
+    Key::new(
+        "realm.name",
+        Kind::Text("1 to 100 characters; empty for the realm's id"),
+        Some(""),
+        "The realm's name, for people.",
+    ),
+    Key::new(
+        "realm.demo_accounts",
+        Kind::Bool,
+        Some("false"),
+        "Makes the accounts messi, henderson and lineker with the password surabaya. Never on a realm that \
+         others can reach.",
+    ),
+    Key::new(
+        "auth.registration",
+        Kind::Choice(&["open", "invite", "closed"]),
+        Some("closed"),
+        "Who may make an account with `register`: everybody, whoever has a code of `antar user invite`, or \
+         nobody.",
+    ),
+    Key::new(
+        "auth.uniform_errors",
+        Kind::Bool,
+        Some("false"),
+        "Answers an unknown user and a wrong password alike (bad-credentials), so that nobody can find out \
+         who has an account.",
+    ),
+    Key::new(
+        "auth.session_days",
+        Kind::Int { min: 1, max: 10 * YEAR_DAYS },
+        Some("30"),
+        "How long a session lives after its login.",
+    ),
+    Key::new(
+        "auth.password_bytes_min",
+        Kind::Int { min: 1, max: 128 },
+        Some("8"),
+        "The shortest new password.",
+    ),
+    Key::new(
+        "listen.command",
+        ADDRESS,
+        Some("127.0.0.1:4001"),
+        "Where clients connect. The protocol is plain text: beyond this machine put it behind a tunnel or \
+         a trusted network.",
+    )
+    .flag("--listen"),
+    Key::new(
+        "listen.http",
+        Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
+        Some(""),
+        "Where health is answered over HTTP.",
+    )
+    .flag("--http"),
+    Key::new(
+        "broker.url",
+        Kind::Text("sqlite:PATH"),
+        Some("sqlite:antar.db"),
+        "What keeps the log. sqlite:PATH is one file for one process, made at the first start; the default \
+         lies in the working directory.",
+    )
+    .secret()
+    .flag("--broker"),
+    Key::new(
+        "limits.line_bytes_max",
+        Kind::Int { min: 1024, max: 16 * 1024 * 1024 },
+        Some("65536"),
+        "The longest request line. A longer one is skipped and answered with line-too-long.",
+    ),
+    Key::new(
+        "limits.unauthenticated_per_address",
+        Kind::Int { min: 1, max: 1_000_000 },
+        Some("64"),
+        "Connections of one address that have not logged in; the one idle longest goes first.",
+    ),
+    Key::new(
+        "limits.unauthenticated_seconds",
+        Kind::Int { min: 1, max: 86_400 },
+        Some("600"),
+        "How long a connection may stay without a login.",
+    ),
+    Key::new(
+        "limits.line_seconds",
+        Kind::Int { min: 1, max: 3600 },
+        Some("60"),
+        "How long a line may take from its first byte to its end.",
+    ),
+    Key::new(
+        "limits.write_stall_seconds",
+        Kind::Int { min: 1, max: 3600 },
+        Some("30"),
+        "How long a client may leave what it is sent unread before it is disconnected.",
+    ),
+    Key::new(
+        "limits.pipeline_max",
+        Kind::Int { min: 1, max: 100_000 },
+        Some("1024"),
+        "Requests of one connection that are worked on at once; then its next line waits.",
+    ),
+    Key::new(
+        "limits.mailbox_entries_max",
+        Kind::Int { min: 1, max: 100_000_000 },
+        Some("100000"),
+        "Messages in one box of a mailbox. Full of unread ones, it refuses more with mailbox-full.",
+    ),
+    Key::new(
+        "limits.connections_max",
+        Kind::Int { min: 1, max: 10_000_000 },
+        Some("65536"),
+        "Connections to this edge; further ones are closed at once.",
+    ),
+    Key::new(
+        "retention.days",
+        Kind::Int { min: 1, max: 100 * YEAR_DAYS },
+        Some("30"),
+        "How long messages that were read are kept. Unread ones are kept until they are read.",
+    ),
+    Key::new(
+        "log.format",
+        Kind::Choice(&["auto", "text", "json"]),
+        Some("auto"),
+        "How logs are written on stderr; auto is text on a terminal and JSON otherwise.",
+    ),
+    Key::new(
+        "log.level",
+        Kind::Text("error, warn, info, debug or trace, also for parts: info,antar_edge=debug"),
+        Some("info"),
+        "What is logged.",
+    ),
 ];
 
 /// Whether keys begin with `name` and a dot.
@@ -125,7 +246,7 @@ pub(crate) fn nearest(name: &str) -> &'static str {
 /// The table as Markdown, for people.
 pub(crate) fn markdown() -> String {
     let mut out =
-        String::from("| key | environment | takes | default | what it does |\n|---|---|---|---|---|\n");
+        String::from("| key | environment, flag | takes | default | what it does |\n|---|---|---|---|---|\n");
     for key in KEYS {
         let default = match key.default {
             None => "none: must be set".into(),
@@ -134,9 +255,10 @@ pub(crate) fn markdown() -> String {
         };
         let variable = variable(key.name);
         let file = if key.secret { format!("<br>`{variable}_FILE`") } else { String::new() };
+        let flag = key.flag.map(|flag| format!("<br>`{flag}`")).unwrap_or_default();
         let _ = writeln!(
             out,
-            "| `{}` | `{variable}`{file} | {} | {default} | {} |",
+            "| `{}` | `{variable}`{file}{flag} | {} | {default} | {} |",
             key.name,
             key.kind.accepts(),
             key.doc

@@ -154,11 +154,9 @@ impl Raw {
     fn take<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let known = keys::find(key).expect("validate takes keys of the table");
         let Ok(text) = self.merged.get_string(key) else {
-            let variable = keys::variable(key);
-            self.problems.push(format!(
-                "{key} is not set: it takes {} ({variable} sets it too)",
-                known.kind.accepts()
-            ));
+            let (flag, variable) = (known.flag.unwrap_or("a file"), keys::variable(key));
+            let accepts = known.kind.accepts();
+            self.problems.push(format!("{key} is not set: use {flag} or {variable}; it takes {accepts}"));
             return None;
         };
         let parsed = parse(&text);

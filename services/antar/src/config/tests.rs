@@ -110,7 +110,7 @@ fn a_wrong_value_names_the_key_the_value_and_what_is_accepted() {
     );
     problem(MINIMAL, &[("ANTAR__LISTEN__HTTP", "8080")], &["ANTAR__LISTEN__HTTP", "8080", "127.0.0.1:8080"]);
     problem(MINIMAL, &[("ANTAR__LOG__LEVEL", "loud=very")], &["ANTAR__LOG__LEVEL", "loud", "trace"]);
-    problem("", &[], &["realm.id is not set", "ANTAR__REALM__ID"]);
+    problem("", &[], &["realm.id is not set", "--realm", "ANTAR__REALM__ID"]);
     problem("log = 3\nrealm.id = \"a\"", &[], &["log in", "did you mean log.format?"]);
 }
 
