@@ -96,6 +96,13 @@ impl Chat {
         }
     }
 
+    /// Waits until what this connection has read counts as read for others too: a cursor moves after its reply was
+    /// written, and the next command of the connection waits for that.
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        ok(self.cmd("whoami"));
+    }
+
     /// Everything unread in a realm inbox, in order.
     #[track_caller]
     pub(crate) fn realm_inbox(&mut self, realm: &str) -> Vec<Value> {

@@ -204,9 +204,11 @@ fn reading_marks_read_for_all_sessions_of_a_user() {
     let mut two = Chat::login(&server, "realm1", "henderson");
     ok(messi.cmd("send henderson sekali"));
     assert_eq!(one.inbox().len(), 1);
+    one.settle();
     assert!(two.inbox().is_empty());
     ok(messi.cmd("send henderson dua kali"));
     assert_eq!(texts(&two.inbox()), ["dua kali"]);
+    two.settle();
     assert!(one.inbox().is_empty());
 }
 
@@ -239,6 +241,7 @@ fn a_full_mailbox_is_an_error_to_its_sender_and_drops_nothing() {
     assert_eq!(part["full"], serde_json::json!(["henderson"]), "who got no copy is named: {part}");
     let read = henderson.inbox();
     assert_eq!(texts(&read), (0..stored).map(|n| n.to_string()).collect::<Vec<_>>());
+    henderson.settle();
     ok(messi.cmd("send henderson ada tempat lagi"));
     assert_eq!(texts(&henderson.inbox()), ["ada tempat lagi"], "what was read makes room");
 }
