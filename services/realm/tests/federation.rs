@@ -1,5 +1,7 @@
 //! Two realms on one broker: the way of a message between them, without sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets an error is over")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

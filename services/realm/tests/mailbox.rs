@@ -1,5 +1,7 @@
 //! Mailboxes at their limit, and what a lost acknowledgement does to them.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets an error is over")]
+
 use std::time::Duration;
 
 use antar_broker::SharedBroker;
