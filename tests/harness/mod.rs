@@ -9,6 +9,7 @@ mod conn;
 mod disk;
 mod script;
 mod server;
+mod terminal;
 mod transcript;
 mod wait;
 
@@ -17,6 +18,7 @@ pub(crate) use conn::{Conn, OneFrame};
 pub(crate) use disk::Disk;
 pub(crate) use script::{Output, antar, antar_with_input};
 pub(crate) use server::{Builder, Server};
+pub(crate) use terminal::Terminal;
 pub(crate) use transcript::Transcript;
 pub(crate) use wait::{PATIENCE, eventually, holds_for};
 

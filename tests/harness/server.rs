@@ -215,6 +215,16 @@ impl Server {
         self.realms = realms;
     }
 
+    /// Starts a killed server of one realm again, on the address that it had.
+    #[track_caller]
+    pub(crate) fn start_where_it_was(&mut self) {
+        let addr = self.realms.first().expect("it has listened").command.to_string();
+        for arg in self.builder.args.iter_mut().filter(|arg| *arg == "127.0.0.1:0") {
+            arg.clone_from(&addr);
+        }
+        self.start();
+    }
+
     /// Ends it without a warning.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {

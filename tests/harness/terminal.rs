@@ -1,0 +1,90 @@
+//! `antar chat` as a person has it: in a terminal. `script` (util-linux) makes one.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use super::{Server, eventually};
+
+/// A terminal with the interactive client in it.
+pub(crate) struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    shown: Arc<Mutex<Vec<u8>>>,
+    /// How much of what was shown has been looked for.
+    seen: usize,
+}
+
+impl Terminal {
+    /// Opens one with `antar chat` on a realm.
+    #[track_caller]
+    pub(crate) fn chat(server: &Server, realm: &str) -> Self {
+        let command = format!("'{}' chat --server {}", env!("CARGO_BIN_EXE_antar"), server.addr(realm));
+        let mut child = Command::new("script")
+            .args(["-q", "-e", "-f", "-c", &command, "/dev/null"])
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script (util-linux) is needed");
+        let keys = child.stdin.take().expect("it was piped");
+        let mut screen = child.stdout.take().expect("it was piped");
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let collected = Arc::clone(&shown);
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = screen.read(&mut piece) {
+                collected.lock().expect("no holder panics").extend_from_slice(&piece[..n]);
+            }
+        });
+        Self { child, keys, shown, seen: 0 }
+    }
+
+    /// Presses keys.
+    #[track_caller]
+    pub(crate) fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
+        self.keys.flush().expect("the terminal takes keys");
+    }
+
+    /// Types a line and presses return.
+    #[track_caller]
+    pub(crate) fn type_line(&mut self, line: &str) {
+        self.press(&format!("{line}\r"));
+    }
+
+    /// Waits until this is shown, after what was waited for before.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, wanted: &str) {
+        let from = self.seen;
+        self.seen = eventually(&format!("the terminal shows {wanted:?}"), || {
+            let shown = self.shown.lock().expect("no holder panics");
+            let text = &shown[from..];
+            let at = text.windows(wanted.len()).position(|window| window == wanted.as_bytes())?;
+            Some(from + at + wanted.len())
+        });
+    }
+
+    /// All that was ever shown.
+    pub(crate) fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().expect("no holder panics")).into_owned()
+    }
+
+    /// Waits until the client has ended by itself.
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the client ends", || child.try_wait().expect("it is our child"))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Ending `script` hangs up the terminal, which ends the client.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the terminal:\n{:?}", self.shown());
+        }
+    }
+}
