@@ -3,7 +3,8 @@
 
 #![no_main]
 
-use antar_proto::command::{Command, Receiver, parse};
+use antar_proto::command::{Command, Receiver};
+use antar_proto::parse::parse;
 use antar_proto::line::{LineSplitter, Step};
 use libfuzzer_sys::fuzz_target;
 

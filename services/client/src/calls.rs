@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_call_carries_a_tag_that_is_a_message_id() {
         let line = line("send", &[&"T", &"messi"], Some("halo  bang")).unwrap();
-        let request = antar_proto::command::parse(line.as_bytes()).unwrap().unwrap();
+        let request = antar_proto::parse::parse(line.as_bytes()).unwrap().unwrap();
         assert!(request.tag.unwrap().message_id().is_some());
         assert!(line.ends_with(" send T messi halo  bang"));
     }

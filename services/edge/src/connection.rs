@@ -15,9 +15,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use antar_broker::ReadError;
-use antar_proto::command::{self, Command, Request, claimed_token};
 use antar_proto::json::write_frame;
 use antar_proto::line::{LineSplitter, Step as LineStep};
+use antar_proto::parse::{Request, claimed_token, parse};
 use antar_proto::reply::{Event, Failure};
 use antar_proto::{ErrorCode, MessageId, Tag, UserName};
 use antar_realm::{Feed, SessionKey, Step};
@@ -27,7 +27,7 @@ use tokio::time::{Instant, Sleep};
 use crate::commands::{Executed, FeedChange};
 use crate::guests::{Kick, Place};
 use crate::listener::Edge;
-use crate::outbox::{Replies, SendSlot, write_outcome};
+use crate::outbox::{Outgoing, Replies, SendSlot, write_outcome};
 
 /// Longest line of a connection that has not logged in, unless it begins with a live token (P8: at most 16 KiB before
 /// login).
@@ -321,14 +321,12 @@ impl Connection {
         } else {
             format!("a line has at most {} bytes; the rest was skipped", self.edge.config.line_bytes_max)
         };
-        let mut reply = Vec::new();
-        write_frame(&mut reply, &Failure::new(None, ErrorCode::LineTooLong).detail(&detail));
-        self.replies.push_ready(reply);
+        self.replies.push(&Failure::new(None, ErrorCode::LineTooLong).detail(&detail));
     }
 
     /// Carries out one line; `false` if it has to wait (and is kept).
     async fn line(&mut self, line: Cow<'_, [u8]>) -> Result<bool, Over> {
-        let Request { tag, command } = match command::parse(&line) {
+        let Request { tag, command } = match parse(&line) {
             Ok(Some(request)) => request,
             Ok(None) => {
                 self.empty_lines += 1;
@@ -338,9 +336,7 @@ impl Connection {
                 return Ok(true);
             }
             Err(error) => {
-                let mut reply = Vec::new();
-                write_frame(&mut reply, &Failure::new(error.tag, error.code).detail(&error.detail));
-                self.replies.push_ready(reply);
+                self.replies.push(&Failure::new(error.tag, error.code).detail(&error.detail));
                 return Ok(true);
             }
         };
@@ -376,9 +372,7 @@ impl Connection {
     async fn send(&mut self, tag: Option<Tag<'_>>, outgoing: Outgoing<'_>, bytes: usize) {
         let id = tag.and_then(|tag| tag.message_id()).unwrap_or_else(MessageId::fresh);
         let Some(user) = self.session(outgoing.token) else {
-            let mut reply = Vec::new();
-            write_frame(&mut reply, &Failure::new(tag, ErrorCode::NotAuthorized));
-            return self.replies.push_ready(reply);
+            return self.replies.push(&Failure::new(tag, ErrorCode::NotAuthorized));
         };
         let message = outgoing.message;
         let queued = tokio::time::timeout(
@@ -508,32 +502,5 @@ impl Connection {
                 Err(_) => return Err(Over::Gone),
             }
         }
-    }
-}
-
-/// A send, taken out of its command.
-struct Outgoing<'a> {
-    token: &'a str,
-    what: antar_realm::Send<'a>,
-    text: &'a str,
-    message: &'static str,
-}
-
-impl<'a> Outgoing<'a> {
-    /// `None` for a command that is no send, or one to a realm or group that cannot be.
-    fn of(command: &'a Command<'_>) -> Option<Self> {
-        use antar_realm::Send;
-        let (token, what, text, message) = match command {
-            Command::Send { token, to, text } => (token, Send::One(to), text, "Message Sent"),
-            Command::SendGroup { token, to, text } => (token, Send::Group(to), text, "Message Sent"),
-            Command::SendPrivateRealm { token, realm: Some(realm), to, text } => {
-                (token, Send::RealmOne(realm, to), text, "Message Sent to Realm")
-            }
-            Command::SendGroupRealm { token, realm: Some(realm), to, text } => {
-                (token, Send::RealmGroup(realm, to), text, "Message Sent to Group in Realm")
-            }
-            _ => return None,
-        };
-        Some(Self { token, what, text, message })
     }
 }

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use antar_proto::command::Command;
 use antar_proto::json::write_frame;
 use antar_proto::reply::{Failure, Sent as SentReply, Stored};
 use antar_proto::{ErrorCode, MessageId, Tag};
 use antar_realm::{SendError, Sending, Sent};
+use serde::Serialize;
 use tokio::time::Instant;
 
 /// Most bytes of requests whose sends are in flight; more are not read before some are answered.
@@ -57,6 +59,13 @@ impl Replies {
         }
     }
 
+    /// A reply that need not wait for anything but its turn.
+    pub(crate) fn push(&mut self, reply: &impl Serialize) {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, reply);
+        self.push_ready(bytes);
+    }
+
     pub(crate) fn push_ready(&mut self, reply: Vec<u8>) {
         self.bytes += reply.len();
         self.slots.push_back(Slot::Ready(reply));
@@ -93,6 +102,33 @@ impl Replies {
             any = Poll::Ready(());
         }
         any
+    }
+}
+
+/// A send, taken out of its command.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) token: &'a str,
+    pub(crate) what: antar_realm::Send<'a>,
+    pub(crate) text: &'a str,
+    pub(crate) message: &'static str,
+}
+
+impl<'a> Outgoing<'a> {
+    /// `None` for a command that is no send, or one to a realm or group that cannot be.
+    pub(crate) fn of(command: &'a Command<'_>) -> Option<Self> {
+        use antar_realm::Send;
+        let (token, what, text, message) = match command {
+            Command::Send { token, to, text } => (token, Send::One(to), text, "Message Sent"),
+            Command::SendGroup { token, to, text } => (token, Send::Group(to), text, "Message Sent"),
+            Command::SendPrivateRealm { token, realm: Some(realm), to, text } => {
+                (token, Send::RealmOne(realm, to), text, "Message Sent to Realm")
+            }
+            Command::SendGroupRealm { token, realm: Some(realm), to, text } => {
+                (token, Send::RealmGroup(realm, to), text, "Message Sent to Group in Realm")
+            }
+            _ => return None,
+        };
+        Some(Self { token, what, text, message })
     }
 }
 

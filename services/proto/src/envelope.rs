@@ -119,7 +119,8 @@ impl Envelope {
             _ => 0,
         };
         let mut bytes = Vec::with_capacity(ENVELOPE_BYTES_USUAL + text);
-        serde_json::to_writer(&mut bytes, self).expect("an envelope has string keys only and nothing in it can fail");
+        serde_json::to_writer(&mut bytes, self)
+            .expect("an envelope has string keys only and nothing in it can fail");
         bytes
     }
 

@@ -10,8 +10,10 @@ pub mod frame;
 pub mod json;
 pub mod line;
 pub mod names;
+pub mod parse;
 pub mod reply;
 
-pub use command::{Command, Request, RequestError};
+pub use command::Command;
 pub use error::ErrorCode;
 pub use names::{Address, MessageId, RealmId, Tag, UserName};
+pub use parse::{Request, RequestError};

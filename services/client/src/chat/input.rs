@@ -244,7 +244,7 @@ fn request(
         None => {}
     }
     let line = words.join(" ").trim_end().to_owned();
-    match command::parse(line.as_bytes()) {
+    match antar_proto::parse::parse(line.as_bytes()) {
         Ok(_) => Ok(Prepared { line, verb: Some(spec.verb), about, repeatable }),
         Err(error) => {
             debug_assert_eq!(error.code, ErrorCode::BadRequest);
@@ -420,7 +420,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let sent = prepared("send henderson halo", &context);
-        let request = command::parse(sent.line.as_bytes()).unwrap().unwrap();
+        let request = antar_proto::parse::parse(sent.line.as_bytes()).unwrap().unwrap();
         assert!(sent.repeatable && request.tag.unwrap().message_id().is_some());
         assert!(!prepared("@7 send henderson halo", &context).repeatable);
         assert!(!prepared("inbox", &context).repeatable);
