@@ -96,7 +96,7 @@ fn sixty_four_mebibytes_without_a_line_end_are_skipped_and_not_kept() {
 }
 
 #[test]
-fn a_million_empty_lines_hold_nobody_up() {
+fn hundreds_of_thousands_of_empty_lines_hold_nobody_up() {
     let server = Server::demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut flood = server.connect("realm1");
@@ -104,7 +104,7 @@ fn a_million_empty_lines_hold_nobody_up() {
     let mut writer = flood.writer();
     let sending = std::thread::spawn(move || {
         let lines = "\r\n".repeat(10_000);
-        (0..100).try_for_each(|_| std::io::Write::write_all(&mut writer, lines.as_bytes()))
+        (0..30).try_for_each(|_| std::io::Write::write_all(&mut writer, lines.as_bytes()))
     });
     for n in 0..50 {
         ok(messi.cmd(&format!("send messi sementara {n}")));

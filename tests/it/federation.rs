@@ -111,6 +111,15 @@ fn both_realms_can_send_once_each_has_added_the_other() {
 }
 
 #[test]
+fn one_side_that_has_added_the_other_is_enough_for_both_to_send() {
+    let server = Server::demo();
+    let [mut messi, _, _, mut lineker] = people(&server);
+    ok(lineker.cmd("sendprivaterealm realm1 messi tanpa menambah"));
+    assert_eq!(texts(&messi.realm_inbox_of("realm2", 1)), ["tanpa menambah"]);
+    ok(lineker.cmd("addrealm realm1 127.0.0.1 4001"));
+}
+
+#[test]
 fn an_unknown_realm_is_no_such_realm_and_holds_nobody_up() {
     let server = Server::demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
