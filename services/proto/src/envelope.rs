@@ -124,16 +124,6 @@ impl Envelope {
         bytes
     }
 
-    /// The origin and id that bytes claim which are not an envelope of this version, as far as they can be read.
-    pub fn claimed_origin(bytes: &[u8]) -> Option<(RealmId, MessageId)> {
-        #[derive(Deserialize)]
-        struct Claim {
-            origin: RealmId,
-            id: MessageId,
-        }
-        serde_json::from_slice::<Claim>(bytes).ok().map(|claim| (claim.origin, claim.id))
-    }
-
     /// Understands published bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         #[derive(Deserialize)]

@@ -11,7 +11,8 @@ use antar_broker::{
     Append, AppendError, Appended, Entry, EntryId, Expect, KvError, Lease, PendingAppend, Queue, ReadFrom,
     ReadLimit, Seq, Subject,
 };
-use antar_proto::envelope::{Content, Envelope, EnvelopeError, LanePlace, Outcome};
+use antar_proto::command::RECEIVERS_MAX;
+use antar_proto::envelope::{Content, Envelope, LanePlace, Outcome};
 use antar_proto::reply::{State, StatusEvent};
 use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::now_rfc3339;
 use crate::copy::KvCopy;
+use crate::dead::{Claim, Dead};
 use crate::mail::envelope;
 use crate::realm::Shared;
 
@@ -44,37 +46,6 @@ enum DeliveryError {
     Append(#[from] AppendError),
     #[error("{0}")]
     Kv(#[from] KvError),
-}
-
-/// Why an envelope is not delivered but put aside.
-#[derive(Debug, thiserror::Error)]
-enum Dead {
-    #[error("{0}")]
-    Envelope(#[from] EnvelopeError),
-    #[error("it is for realm {0}")]
-    WrongRealm(RealmId),
-    #[error("realm {0} is not known here")]
-    UnknownOrigin(RealmId),
-    #[error("it says to be from {from} but came from {origin}")]
-    ForeignSender { from: Address, origin: RealmId },
-    #[error("a realm may not send this kind of envelope")]
-    Kind,
-    #[error("it has no place in a lane")]
-    NoLane,
-    #[error("a gap: it follows {prev} in the lane, the last one here is {last}")]
-    Gap { prev: u64, last: u64 },
-    #[error("its id was used before with another content")]
-    IdReused,
-}
-
-/// An entry's record in `realm.<id>.dead`.
-#[derive(Debug, Serialize)]
-struct DeadLetter<'a> {
-    reason: String,
-    inbox_seq: u64,
-    time: String,
-    /// The bytes as text; what is not UTF-8 is replaced.
-    body: std::borrow::Cow<'a, str>,
 }
 
 /// Works on the inbox until the realm stops.
@@ -135,7 +106,9 @@ impl Delivery {
             let settled = match self.deliver(&lease).await {
                 Ok(()) => {
                     self.failures = 0;
-                    queue.ack(&lease, lease.entries[lease.entries.len() - 1].seq).await
+                    let settled = queue.ack(&lease, lease.entries[lease.entries.len() - 1].seq).await;
+                    self.shared.keep_room(&self.shared.places.inbox()).await;
+                    settled
                 }
                 Err(error) => {
                     let delay =
@@ -178,8 +151,14 @@ impl Delivery {
             Err(dead) => return Ok(Err(dead)),
         };
         match envelope.content {
+            Content::Message { from, .. } if from.realm != envelope.origin => {
+                return Ok(Err(Dead::ForeignSender { from, origin: envelope.origin }));
+            }
+            Content::Message { to, .. } if to.len() > RECEIVERS_MAX => {
+                return Ok(Err(Dead::TooManyReceivers));
+            }
             Content::Message { from, to, group, .. } => {
-                self.message(entry, envelope.origin, envelope.id, from, to, group, batch).await?;
+                return self.message(entry, envelope.origin, envelope.id, from, to, group, batch).await;
             }
             Content::Receipt { results } => {
                 for (at, outcome) in results.into_iter().enumerate() {
@@ -191,32 +170,33 @@ impl Delivery {
         Ok(Ok(()))
     }
 
-    /// Checks where an envelope comes from and whether it is next in its lane; `None` for one delivered before.
+    /// Checks where an envelope comes from and whether it is next in its lane; `None` for one delivered before. One
+    /// that is next takes its place even if it is then put aside: those after it are not to blame.
     fn admit(&self, entry: &Entry, batch: &mut Batch) -> Result<Option<Envelope>, Dead> {
-        let envelope = Envelope::from_bytes(&entry.body)?;
-        if envelope.dest != *self.shared.places.realm() {
-            return Err(Dead::WrongRealm(envelope.dest));
+        let parsed = Envelope::from_bytes(&entry.body);
+        let Some(claim) = Claim::of(&entry.body) else {
+            return parsed.map(Some).map_err(Dead::from);
+        };
+        if claim.dest.as_ref() != Some(self.shared.places.realm()) {
+            return Err(Dead::WrongRealm(claim.dest));
         }
-        if !self.shared.peers.is_known(&envelope.origin) {
-            return Err(Dead::UnknownOrigin(envelope.origin));
+        if !self.shared.peers.is_known(&claim.origin) {
+            return Err(Dead::UnknownOrigin(claim.origin));
         }
-        if let Content::Message { from, .. } = &envelope.content
-            && from.realm != envelope.origin
-        {
-            return Err(Dead::ForeignSender { from: from.clone(), origin: envelope.origin.clone() });
-        }
-        let LanePlace { epoch, seq, prev } = envelope.lane.ok_or(Dead::NoLane)?;
+        let Some(LanePlace { epoch, seq, prev }) = claim.lane else {
+            return Err(parsed.err().map_or(Dead::NoLane, Dead::from));
+        };
         let kept =
-            || self.positions.get(envelope.origin.as_str()).map_or_else(LanePosition::default, |kept| *kept);
-        let last = batch.positions.get(&envelope.origin).copied().unwrap_or_else(kept);
+            || self.positions.get(claim.origin.as_str()).map_or_else(LanePosition::default, |kept| *kept);
+        let last = batch.positions.get(&claim.origin).copied().unwrap_or_else(kept);
         if (epoch, seq) <= (last.epoch, last.seq) {
             return Ok(None);
         }
         if epoch == last.epoch && prev != last.seq {
             return Err(Dead::Gap { prev, last: last.seq });
         }
-        batch.positions.insert(envelope.origin.clone(), LanePosition { epoch, seq });
-        Ok(Some(envelope))
+        batch.positions.insert(claim.origin, LanePosition { epoch, seq });
+        Ok(Some(parsed?))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one envelope, taken apart once")]
@@ -229,7 +209,7 @@ impl Delivery {
         to: Vec<UserName>,
         group: bool,
         batch: &mut Batch,
-    ) -> Result<(), DeliveryError> {
+    ) -> Result<Result<(), Dead>, DeliveryError> {
         let mut to = to;
         to.sort();
         to.dedup();
@@ -248,7 +228,7 @@ impl Delivery {
             receipts.push(outcome(nobody, State::Failed, Some(ErrorCode::NoSuchUser)));
         }
         if users.is_empty() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let subjects: Vec<Subject> =
             users.iter().map(|user| self.shared.places.mail_realm(user, &origin)).collect();
@@ -262,10 +242,14 @@ impl Delivery {
             expect_last: None,
             copies: 0,
         };
-        let pending = self.shared.broker.append(append).await?;
+        let pending = match self.shared.broker.append(append).await {
+            Ok(pending) => pending,
+            Err(AppendError::Refused(why)) => return Ok(Err(Dead::Refused(why))),
+            Err(error) => return Err(error.into()),
+        };
         let outcome = outcome(users, State::Delivered, None);
         batch.waiting.push(Waiting { pending, subjects, entry: entry.clone(), origin, outcome });
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Waits for the mailboxes and notes the receipts.
@@ -276,6 +260,10 @@ impl Delivery {
                 Err(AppendError::Full(_)) => {
                     let full = waiting.subjects.clone();
                     Appended { seq: Seq::ZERO, duplicate: false, full }
+                }
+                Err(AppendError::Refused(why)) => {
+                    self.bury(&waiting.entry, &Dead::Refused(why), batch).await?;
+                    continue;
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -381,9 +369,11 @@ impl Delivery {
         users: &[UserName],
         reason: Option<&str>,
     ) -> Bytes {
-        let code = reason.and_then(ErrorCode::from_wire).unwrap_or(ErrorCode::Unavailable);
+        let why = reason.unwrap_or("unknown");
+        let why = ErrorCode::from_wire(why)
+            .map_or_else(|| format!("Pesan Tidak Terkirim ({why})"), |code| code.message().into());
         let names: Vec<&str> = users.iter().map(UserName::as_str).collect();
-        let text = format!("{}: {}", code.message(), names.join(", "));
+        let text = if names.is_empty() { why } else { format!("{why}: {}", names.join(", ")) };
         let content = Content::Notice { to: to.clone(), about, text };
         envelope(MessageId::fresh(), origin, self.shared.places.realm(), content).to_bytes().into()
     }
@@ -391,34 +381,22 @@ impl Delivery {
     /// Puts an envelope aside that cannot be delivered, and answers its realm if that can be told.
     async fn bury(&self, entry: &Entry, dead: &Dead, batch: &mut Batch) -> Result<(), DeliveryError> {
         tracing::error!(realm = %self.shared.places.realm(), seq = entry.seq.0, reason = %dead, "an envelope is put aside");
-        let letter = DeadLetter {
-            reason: dead.to_string(),
-            inbox_seq: entry.seq.0,
-            time: now_rfc3339(),
-            body: String::from_utf8_lossy(&entry.body),
-        };
-        let body = serde_json::to_vec(&letter).expect("a dead letter has nothing in it that can fail");
         let id = EntryId::new(format!("dead/{}", entry.seq)).expect("a number is printable");
-        batch.plain.push(self.shared.broker.append(Append::new(self.shared.places.dead(), id, body)).await?);
-        if let (Dead::Envelope(EnvelopeError::Version(_)), Some((origin, id))) =
-            (dead, Envelope::claimed_origin(&entry.body))
-            && self.shared.peers.is_known(&origin)
-            && let Some(sender) = claimed_sender(&entry.body)
-        {
-            let reason = Some("unknown-version".into());
-            let outcome =
-                Outcome { id, sender, users: Vec::new(), state: State::Failed, reason, group: false };
+        let append = Append::new(self.shared.places.dead(), id, dead.letter(entry));
+        batch.plain.push(self.shared.broker.append(append).await?);
+        let Some(Claim { origin, id, from: Some(from), .. }) = Claim::of(&entry.body) else { return Ok(()) };
+        if self.shared.peers.is_known(&origin) && from.realm == origin {
+            let reason = Some(dead.code().into());
+            let outcome = Outcome {
+                id,
+                sender: from.user,
+                users: Vec::new(),
+                state: State::Failed,
+                reason,
+                group: false,
+            };
             batch.receipts.entry(origin).or_default().push(outcome);
         }
         Ok(())
     }
-}
-
-/// The sender that bytes claim which are an envelope of another version.
-fn claimed_sender(bytes: &[u8]) -> Option<UserName> {
-    #[derive(Deserialize)]
-    struct Claim {
-        from: Address,
-    }
-    serde_json::from_slice::<Claim>(bytes).ok().map(|claim| claim.from.user)
 }

@@ -27,9 +27,9 @@ const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 /// How long one acknowledgement may take.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest and longest pause between tries.
+/// Shortest and longest pause between tries; the lease must outlive it.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(4);
 /// How often a peer is asked whether it takes envelopes, while there are some.
 const CARD_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between looks at a peer that is paused. It also tells when it goes on.
@@ -116,7 +116,9 @@ impl Lane {
                     self.failures = 0;
                     self.status.set(None);
                     self.sent = upto;
-                    queue.ack(&lease, upto).await
+                    let settled = queue.ack(&lease, upto).await;
+                    self.shared.keep_room(&self.shared.places.outbox(&self.peer.realm)).await;
+                    settled
                 }
                 Err(error) => {
                     self.pause_after(&error, &lease).await;
@@ -140,8 +142,7 @@ impl Lane {
         }
         self.failures = self.failures.saturating_add(1);
         self.status.set(Some(error.to_string()));
-        // The lease would end during a long pause; it is shorter than that.
-        let _ = tokio::time::timeout(delay.min(LEASE / 2), self.status.nudge.notified()).await;
+        let _ = tokio::time::timeout(delay, self.status.nudge.notified()).await;
     }
 
     /// Publishes a batch and waits for all acknowledgements; the sequence of the last envelope.

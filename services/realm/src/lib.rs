@@ -8,6 +8,7 @@ mod clock;
 pub mod config;
 mod copy;
 mod cursor;
+mod dead;
 mod delivery;
 mod event;
 mod feed;

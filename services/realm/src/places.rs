@@ -9,7 +9,7 @@ pub(crate) const BOX_SENT: &str = "_sent";
 /// Box of what became of a user's messages to other realms.
 pub(crate) const BOX_STATUS: &str = "_status";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
-const LANE_ENTRIES_MAX: u64 = 1_000_000;
+pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
 /// The names of one realm.
 #[derive(Debug, Clone)]

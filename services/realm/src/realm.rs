@@ -151,7 +151,7 @@ impl Shared {
                 Err(AppendError::NotStored("a box was full, room was made".into()))
             }
             Err(AppendError::Full(subject)) => {
-                tracing::warn!(%subject, "a notice was left out: the mailbox is full");
+                tracing::warn!(%subject, "news were left out: the mailbox is full of unread mail");
                 Ok(())
             }
             other => other.map(drop),

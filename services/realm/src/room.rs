@@ -1,12 +1,13 @@
-//! Room in mailboxes: a box that is nearly full loses what was read, so that only unread mail can fill it.
+//! Room in mailboxes and lanes: what is nearly full loses what was read or carried, so that only unread mail can fill
+//! a mailbox, and only an outage a lane.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use antar_broker::{Filter, ReadFrom, ReadLimit, Seq, Subject};
-use antar_proto::UserName;
+use antar_broker::{Filter, QueueName, ReadFrom, ReadLimit, Seq, Subject};
+use antar_proto::{RealmId, UserName};
 
-use crate::places::{BOX_SENT, BOX_STATUS, box_of};
+use crate::places::{BOX_SENT, BOX_STATUS, LANE_ENTRIES_MAX, box_of};
 use crate::realm::Shared;
 
 /// One append in so many has its boxes looked at; in a realm with small boxes, one in a two-hundredth of a box. A prime,
@@ -28,38 +29,47 @@ impl Shared {
         }
         let (shared, subjects) = (self.clone(), subjects.to_vec());
         self.tasks.spawn(async move {
-            for subject in subjects.iter().filter(|subject| !box_of(subject).is_empty()) {
+            for subject in &subjects {
                 shared.keep_room(subject).await;
             }
         });
     }
 
-    /// Makes room in a box if it is nearly full.
+    /// Makes room on a subject if it is nearly full.
     pub(crate) async fn keep_room(&self, subject: &Subject) {
-        let nearly_full = self.config.mailbox_entries_max - self.config.mailbox_entries_max / FREE_PART;
-        if self.broker.count(subject).await.is_ok_and(|count| count >= nearly_full) {
+        let max = if box_of(subject).is_empty() { LANE_ENTRIES_MAX } else { self.config.mailbox_entries_max };
+        if self.broker.count(subject).await.is_ok_and(|count| count >= max - max / FREE_PART) {
             self.make_room(subject).await;
         }
     }
 
-    /// Removes from a box what was read, and from one of sent messages or of news the oldest; whether there was any.
+    /// Removes what is of no more use: of a box what was read, of a lane or the inbox what was carried, of everything
+    /// else the oldest. Whether there was any.
     pub(crate) async fn make_room(&self, subject: &Subject) -> bool {
-        let Some(user) = subject.tokens().nth(3).and_then(|user| user.parse::<UserName>().ok()) else {
-            return false;
-        };
-        let upto = match box_of(subject) {
-            BOX_SENT | BOX_STATUS => {
-                let page =
-                    self.broker.read(&Filter::from(subject), ReadFrom::After(Seq::ZERO), self.oldest()).await;
-                page.ok().and_then(|page| page.entries.last().map(|entry| entry.seq)).unwrap_or_default()
+        let tokens: Vec<&str> = subject.tokens().collect();
+        let upto = match tokens[2..] {
+            ["mail", user, mailbox] if mailbox != BOX_SENT && mailbox != BOX_STATUS => {
+                user.parse::<UserName>().map_or(Seq::ZERO, |user| self.cursors.get(&user, mailbox))
             }
-            mailbox => self.cursors.get(&user, mailbox),
+            ["outbox", peer] => match peer.parse::<RealmId>() {
+                Ok(peer) => self.acked(&self.places.lane_queue(&peer)).await,
+                Err(_) => Seq::ZERO,
+            },
+            ["inbox"] => self.acked(&self.places.delivery_queue()).await,
+            _ => self.oldest(subject).await,
         };
         upto > Seq::ZERO && self.broker.trim(subject, upto).await.is_ok_and(|removed| removed > 0)
     }
 
-    fn oldest(&self) -> ReadLimit {
+    async fn acked(&self, queue: &QueueName) -> Seq {
+        self.broker.queue_state(queue).await.ok().flatten().map_or(Seq::ZERO, |state| state.acked)
+    }
+
+    /// Up to where a subject's oldest part goes.
+    async fn oldest(&self, subject: &Subject) -> Seq {
         let part = usize::try_from(self.config.mailbox_entries_max / FREE_PART).unwrap_or(usize::MAX);
-        ReadLimit { entries_max: OLDEST.entries_max.min(part.max(1)), ..OLDEST }
+        let limit = ReadLimit { entries_max: OLDEST.entries_max.min(part.max(1)), ..OLDEST };
+        let page = self.broker.read(&Filter::from(subject), ReadFrom::After(Seq::ZERO), limit).await;
+        page.ok().and_then(|page| page.entries.last().map(|entry| entry.seq)).unwrap_or_default()
     }
 }

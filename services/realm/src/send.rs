@@ -170,11 +170,21 @@ impl Shared {
         let shared = self.clone();
         let all = async move {
             let mut stored = Stored { duplicate: true, full: Vec::new() };
+            let mut any = false;
             for (pending, append) in waiting {
+                let subjects = append.subjects.clone();
                 let one = match pending.await {
                     Ok(appended) => self::stored(appended, false),
-                    Err(error) => recover(shared.clone(), append, error).await?,
+                    Err(error) => match recover(shared.clone(), append, error).await {
+                        Ok(one) => one,
+                        // A part of the message is on its way already: this one is full, the send is not in vain.
+                        Err(SendError::MailboxFull) if any => {
+                            Stored { duplicate: true, full: users_of(&subjects) }
+                        }
+                        Err(error) => return Err(error),
+                    },
                 };
+                any = true;
                 stored.duplicate &= one.duplicate;
                 stored.full.extend(one.full);
             }
@@ -329,10 +339,15 @@ fn refused(error: AppendError) -> SendError {
     }
 }
 
+/// Whose mailboxes these are; the sender's own copy does not count.
+fn users_of(subjects: &[Subject]) -> Vec<String> {
+    let others = subjects.iter().filter(|subject| box_of(subject) != BOX_SENT);
+    others.filter_map(|subject| subject.tokens().nth(3).map(str::to_owned)).collect()
+}
+
 /// What became of an append that was acknowledged: whose mailbox was full got nothing.
 fn stored(appended: Appended, was_unknown: bool) -> Stored {
-    let users = appended.full.iter().filter(|subject| box_of(subject) != BOX_SENT);
-    let full = users.filter_map(|subject| subject.tokens().nth(3).map(str::to_owned)).collect();
+    let full = users_of(&appended.full);
     // After an acknowledgement that was lost, finding the entry there is not a repetition by the sender.
     Stored { duplicate: appended.duplicate && !was_unknown, full }
 }

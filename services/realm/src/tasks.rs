@@ -186,6 +186,9 @@ impl Shared {
 /// Removes what is older than the realm keeps things: of mailboxes what was read, of lanes what was carried.
 async fn sweep(shared: Arc<Shared>) {
     loop {
+        for subject in [shared.places.event(), shared.places.dead()] {
+            shared.keep_room(&subject).await;
+        }
         if let Err(error) = sweep_once(&shared).await {
             tracing::warn!(realm = %shared.places.realm(), %error, "old entries were not removed this time");
         }
@@ -220,7 +223,8 @@ async fn sweep_once(shared: &Arc<Shared>) -> Result<(), ReadError> {
     }
     let state = shared.broker.queue_state(&places.delivery_queue()).await?;
     trim_older(shared, &places.inbox(), before, state.map_or(Seq::ZERO, |state| state.acked)).await?;
-    trim_older(shared, &places.event(), before, everything).await
+    trim_older(shared, &places.event(), before, everything).await?;
+    trim_older(shared, &places.dead(), before, everything).await
 }
 
 async fn trim_older(

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use antar_broker::SharedBroker;
+use antar_broker::{Append, EntryId, Filter, ReadFrom, ReadLimit, Seq, SharedBroker, Subject};
 use antar_proto::command::Receiver;
 use antar_proto::reply::{Event, State};
 use antar_proto::{MessageId, RealmId, UserName};
@@ -154,5 +154,103 @@ async fn both_sides_can_send_after_one_has_added_the_other() {
     assert!(matches!(&step.events[..], [Event::Message { mailbox, .. }] if mailbox == "realm2"));
     assert!(pair.two.add_realm(&user("lineker"), &realm("realm1"), "172.16.16.101", 4001).await.is_ok());
     assert!(pair.one.login("messi", "surabaya", HERE).await.is_ok());
+    pair.stop().await;
+}
+
+/// Puts bytes into realm2's inbox as a lane would.
+async fn post(pair: &Pair, bytes: Vec<u8>) {
+    let append = Append::new(Subject::new("realm.realm2.inbox").unwrap(), EntryId::unique(), bytes);
+    pair.broker.append(append).await.unwrap().await.unwrap();
+}
+
+/// What realm2 has put aside, once there are `count`.
+async fn dead(pair: &Pair, count: usize) -> Vec<serde_json::Value> {
+    let mut tail = pair.broker.tail(&Filter::new("realm.realm2.dead").unwrap(), Seq::ZERO).await.unwrap();
+    let mut letters = Vec::new();
+    while letters.len() < count {
+        let batch = tokio::time::timeout(SOON, tail.next_batch(ReadLimit::entries(100))).await;
+        let entries = batch.expect("dead letters come").unwrap();
+        letters.extend(entries.iter().map(|entry| serde_json::from_slice(&entry.body).unwrap()));
+    }
+    letters
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_delivered_is_put_aside_and_holds_up_nothing() {
+    let pair = pair().await;
+    let outbox = Subject::new("realm.realm1.outbox.realm2").unwrap();
+    let first = pair.send("one").await;
+    assert_eq!(pair.received(1).await, ["one"]);
+    for bad in [&b"no envelope"[..], b"{}", br#"{"v":1,"origin":"realm9","dest":"realm2"}"#] {
+        post(&pair, bad.to_vec()).await;
+    }
+    // Through the lane itself, so that each takes a place in it: a sender of another realm, a version to come.
+    let entry =
+        pair.broker.read(&Filter::from(&outbox), ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await;
+    let good = String::from_utf8(entry.unwrap().entries[0].body.to_vec()).unwrap();
+    let id = |text: &str| text.replace(&first.to_string(), &MessageId::fresh().to_string());
+    let foreign = id(&good.replace("messi@realm1", "messi@realm3"));
+    pair.broker.append(Append::new(outbox.clone(), EntryId::unique(), foreign)).await.unwrap().await.unwrap();
+    pair.send("two").await;
+    assert_eq!(pair.received(1).await, ["two"]);
+    let codes: Vec<String> =
+        dead(&pair, 4).await.iter().map(|letter| letter["code"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(codes, ["malformed", "malformed", "malformed", "foreign-sender"]);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_envelope_again_and_a_gap_deliver_nothing_twice() {
+    let pair = pair().await;
+    let inbox = Filter::new("realm.realm2.inbox").unwrap();
+    pair.send("one").await;
+    assert_eq!(pair.received(1).await, ["one"]);
+    let entry = pair.broker.read(&inbox, ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await.unwrap();
+    let envelope = entry.entries[0].body.to_vec();
+    for _ in 0..100 {
+        post(&pair, envelope.clone()).await;
+    }
+    let mut ahead: serde_json::Value = serde_json::from_slice(&envelope).unwrap();
+    ahead["lane"]["seq"] = 1_000_000.into();
+    ahead["lane"]["prev"] = 999_999.into();
+    post(&pair, serde_json::to_vec(&ahead).unwrap()).await;
+    assert_eq!(dead(&pair, 1).await[0]["code"], "lane-gap");
+    pair.send("two").await;
+    assert_eq!(pair.received(1).await, ["two"]);
+    assert_eq!(
+        pair.two.realm_inbox(&user("lineker"), &realm("realm1")).await.unwrap().unwrap().messages.len(),
+        0
+    );
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_to_come_is_put_aside_answered_and_passed_over() {
+    let pair = pair().await;
+    pair.send("one").await;
+    assert_eq!(pair.received(1).await, ["one"]);
+    let inbox = Filter::new("realm.realm2.inbox").unwrap();
+    let entry = pair.broker.read(&inbox, ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await.unwrap();
+    let mut newer: serde_json::Value = serde_json::from_slice(&entry.entries[0].body).unwrap();
+    let last = newer["lane"]["seq"].as_u64().unwrap();
+    let id = MessageId::fresh();
+    newer["v"] = 2.into();
+    newer["id"] = id.to_string().into();
+    newer["lane"]["prev"] = last.into();
+    newer["lane"]["seq"] = (last + 1).into();
+    post(&pair, serde_json::to_vec(&newer).unwrap()).await;
+    assert_eq!(dead(&pair, 1).await[0]["code"], "unknown-version");
+    let mut feed = pair.one.watch(&user("messi")).await.unwrap();
+    let notice = loop {
+        let step = tokio::time::timeout(SOON, feed.next()).await.expect("a notice comes").unwrap();
+        let found = step.events.into_iter().find_map(|event| match event {
+            Event::Message { message, .. } if message.about == Some(id) => Some(message),
+            _ => None,
+        });
+        if let Some(message) = found {
+            break message;
+        }
+    };
+    assert_eq!(notice.msg, "Pesan Tidak Terkirim (unknown-version)");
     pair.stop().await;
 }
