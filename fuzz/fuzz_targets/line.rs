@@ -4,8 +4,8 @@
 #![no_main]
 
 use antar_proto::command::{Command, Receiver};
-use antar_proto::parse::parse;
 use antar_proto::line::{LineSplitter, Step};
+use antar_proto::parse::{claimed_token, parse};
 use libfuzzer_sys::fuzz_target;
 
 /// Small, so that inputs of a few hundred bytes reach it.
@@ -34,7 +34,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(line.len() <= LINE_BYTES_MAX);
         assert!(!line.contains(&b'\n'));
         match parse(line) {
-            Ok(Some(request)) => understood(&request.command),
+            Ok(Some(request)) => {
+                understood(&request.command);
+                if let Command::Send { token, .. } = request.command {
+                    assert_eq!(claimed_token(line), Some(token), "a long line shows its token early");
+                }
+            }
             Ok(None) => assert!(line.iter().all(|&b| b == b' '), "only an empty line gets no reply"),
             Err(error) => assert!(!error.detail.is_empty(), "an error says why"),
         }

@@ -117,7 +117,14 @@ fn before_a_login_a_line_has_12_kib_unless_it_has_a_live_token() {
     let mut fresh = messi.again(&server, "realm1");
     let long = line_of(&messi, 60_000);
     ok(fresh.ask(&long));
-    assert_eq!(fresh.inbox().len(), 1);
+    // Also when it comes in pieces, of which the first one does not hold the whole token.
+    let mut pieces = messi.again(&server, "realm1");
+    for piece in long.as_bytes()[..20].chunks(7).chain(long.as_bytes()[20..].chunks(5000)) {
+        pieces.send_raw(piece);
+    }
+    pieces.send_raw("\r\n");
+    ok(pieces.reply());
+    assert_eq!(fresh.inbox().len(), 2);
 }
 
 #[test]
