@@ -218,13 +218,8 @@ impl Broker for SqliteBroker {
         let acked = asked.await.map_err(ReadError::Unavailable)??;
         let core = {
             let mut queues = shared.queues();
-            queues.retain(|_, core| core.strong_count() > 0);
-            let there = queues.get(&name).and_then(std::sync::Weak::upgrade);
-            there.unwrap_or_else(|| {
-                let core = Arc::new(queue::Core::new(&shared, name.clone(), &subject, stream, acked));
-                queues.insert(name, Arc::downgrade(&core));
-                core
-            })
+            let fresh = || Arc::new(queue::Core::new(&shared, name.clone(), &subject, stream, acked));
+            queues.entry(name.clone()).or_insert_with(fresh).clone()
         };
         Ok(Arc::new(queue::SqliteQueue { shared, core, lease }))
     }

@@ -83,9 +83,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Makes the directory of `path` if it is missing, and takes the lock beside it. Held until the file is dropped.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let unreachable = |error: std::io::Error| OpenError::Unreachable(format!("{}: {error}", path.display()));
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(unreachable)?;
-    }
+    make_directories(path).map_err(unreachable)?;
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -109,6 +107,26 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
             Err(TryLockError::Error(error)) => return Err(unreachable(error)),
         }
     }
+}
+
+/// Makes the directories above `path` that are missing, for their owner only and durably: a power cut must not take
+/// the whole directory of a file whose commits were promised.
+fn make_directories(path: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|directory| !directory.as_os_str().is_empty() && !directory.exists())
+        .collect();
+    for directory in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let above =
+            directory.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Opens the file for writing, after checking it; makes it if it is missing or empty. The lock must be held.

@@ -1,10 +1,11 @@
 //! What all parts of an open broker share: the way to the writer, the index, the readers, the followers.
 //!
-//! Order of locks: the index before the followers; otherwise none is taken while another is held.
+//! Order of locks: the index before the followers, a list of followers or watchers before one of them; otherwise none is
+//! taken while another is held.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -40,7 +41,8 @@ pub(super) struct Shared {
     pub(super) pool: Pool,
     pub(super) switchboard: Arc<Switchboard>,
     pub(super) keeper: Arc<Keeper>,
-    queues: Mutex<HashMap<QueueName, Weak<Core>>>,
+    /// Kept while the broker is open, so that a lease outlives the worker that had it.
+    queues: Mutex<HashMap<QueueName, Arc<Core>>>,
     closed: AtomicBool,
     abandoned: AtomicBool,
 }
@@ -86,7 +88,7 @@ impl Shared {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn queues(&self) -> MutexGuard<'_, HashMap<QueueName, Weak<Core>>> {
+    pub(super) fn queues(&self) -> MutexGuard<'_, HashMap<QueueName, Arc<Core>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,9 +115,7 @@ impl Shared {
         self.hub.tell_all();
         self.kv.end_all();
         self.switchboard.close();
-        for core in self.queues().values().filter_map(Weak::upgrade) {
-            core.changed();
-        }
+        self.queues().values().for_each(|core| core.changed());
         was_open
     }
 
