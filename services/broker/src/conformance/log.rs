@@ -1,6 +1,6 @@
 //! Appending: order, durability, idempotence, expectations, limits, refusals; streams and closing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,6 +103,27 @@ pub async fn a_repeated_id_in_flight_is_stored_once(cx: &mut Cx) {
         assert_eq!(first.seq, second.seq);
     }
     assert_eq!(cx.all("log.a").await.len(), 20);
+}
+
+pub async fn ids_repeated_among_many_in_flight_are_each_stored_once(cx: &mut Cx) {
+    cx.log().await;
+    // Each number comes twice or three times, soon or late after its first time.
+    let numbered: Vec<Append> =
+        (0..100).map(|n| one(&cx.subject(&format!("log.{}", n % 3)), &n.to_string())).collect();
+    let order: Vec<usize> = (0..100).flat_map(|n| [n, n / 2, if n % 7 == 0 { n } else { n / 3 }]).collect();
+    let mut pending = Vec::new();
+    for n in &order {
+        pending.push(cx.broker.append(numbered[*n].clone()).await.unwrap());
+    }
+    let mut first = HashMap::new();
+    for (n, append) in order.iter().zip(pending) {
+        let appended = append.await.unwrap();
+        assert_eq!(appended.duplicate, first.contains_key(n), "{n}");
+        assert_eq!(*first.entry(n).or_insert(appended.seq), appended.seq, "{n}");
+    }
+    let entries = cx.all("log.>").await;
+    assert_eq!(bodies(&entries), numbers(0..100));
+    assert_eq!(seqs(&entries), numbered.iter().enumerate().map(|(n, _)| first[&n]).collect::<Vec<_>>());
 }
 
 pub async fn of_many_callers_with_one_id_one_stores(cx: &mut Cx) {

@@ -184,6 +184,7 @@ macro_rules! conformance_tests {
             log::acknowledged_entries_are_there_after_reopening
             log::a_repeated_id_stores_nothing_and_gets_the_first_sequence
             log::a_repeated_id_in_flight_is_stored_once
+            log::ids_repeated_among_many_in_flight_are_each_stored_once
             log::of_many_callers_with_one_id_one_stores
             log::a_repeated_id_is_known_after_reopening
             log::a_repeated_id_is_known_after_its_entry_was_trimmed

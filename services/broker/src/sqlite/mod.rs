@@ -1,6 +1,6 @@
 //! The log in one SQLite file: one process, nothing to install, everything durable.
 //!
-//! * `writer` — one thread, one transaction for all that has queued up; `state`, `flush`, `trim`, `kv` are its work.
+//! * `writer` — one thread, one transaction for all that has queued up; `state`, `insert`, `flush`, `trim`, `kv` are its work.
 //! * `index`, `ring` — what is known in memory: subjects, their newest sequences, the newest rows.
 //! * `read`, `pool` — reading, from memory or on threads with connections of their own.
 //! * `hub`, `tail`, `queue` — who waits for new entries.
@@ -13,6 +13,7 @@ mod control;
 mod flush;
 mod hub;
 mod index;
+mod insert;
 mod keeper;
 mod kv;
 mod load;

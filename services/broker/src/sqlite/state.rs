@@ -1,22 +1,18 @@
 //! What the writer knows ahead of everybody else: the state after the operations of the open transaction, and how to
 //! go back to the state before it.
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension};
+use std::sync::Arc;
 
 use super::index::{StreamAt, Trimmed};
+use super::insert::Inserts;
 use super::kv::KvEvent;
 use super::op::{Done, Failure};
-use super::pack::{self, PackedId, PackedSubjects, SubjectId};
-use super::read::{from_sql, to_sql};
+use super::pack::SubjectId;
 use super::ring::{Many, Row};
-use crate::{Append, AppendError, Appended, Entry, EntryId, Seq, StreamSpec, Subject, Timestamp};
-use std::sync::Arc;
+use crate::{Append, AppendError, Appended, Entry, Seq, StreamSpec, Subject, Timestamp};
 
 /// Stands for a subject that no stream keeps.
 pub(super) const NO_SUBJECT: SubjectId = SubjectId::MAX;
-
-pub(super) const INSERT_ENTRY: &str = "INSERT INTO entry(seq, time, stream, id, subjects, headers, body)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(stream, id) DO NOTHING";
 
 /// One subject, uncommitted appends included.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +43,6 @@ pub(super) struct State {
     /// Places and bytes appended since the last round of flushing began.
     pub(super) unflushed_places: usize,
     pub(super) unflushed_bytes: usize,
-    headers: Vec<u8>,
 }
 
 /// What an append is answered.
@@ -117,33 +112,55 @@ impl State {
         batch.subs_before
     }
 
-    /// Makes one append part of the transaction. The outer error ends the transaction, the inner one only this append.
-    pub(super) fn append(
+    /// Makes one append part of the transaction. Its answer, the last of the batch's, is set at once or when the rows
+    /// that wait are written. An error ends the transaction.
+    pub(super) fn append<'a>(
         &mut self,
-        conn: &Connection,
-        insert: &mut CachedStatement<'_>,
+        inserts: &mut Inserts<'_, 'a>,
+        batch: &mut Batch,
+        append: Append,
+        ids: &'a [SubjectId],
+    ) -> rusqlite::Result<()> {
+        let answer = batch.answers.len() - 1;
+        if let Some(at) = ids.iter().position(|id| *id == NO_SUBJECT) {
+            let why = format!("no stream keeps {}", append.subjects[at]);
+            batch.answers[answer].1 = Err(AppendError::Refused(why));
+            return Ok(());
+        }
+        let stream = self.subs[ids[0] as usize].stream;
+        let waiting = inserts.waiting() as u64;
+        let plain = |id: &SubjectId| {
+            let sub = &self.subs[*id as usize];
+            sub.stream == stream && sub.count + waiting < sub.count_max
+        };
+        if append.expect_last.is_none() && ids.iter().all(plain) {
+            return inserts.add(self, batch, append, ids, answer);
+        }
+        // What is decided here depends on what became of those that wait.
+        inserts.write(self, batch)?;
+        batch.answers[answer].1 = self.append_now(inserts, batch, append, ids)?;
+        Ok(())
+    }
+
+    /// An append that expects something, or meets a full subject, or belongs to several streams.
+    fn append_now(
+        &mut self,
+        inserts: &mut Inserts<'_, '_>,
         batch: &mut Batch,
         mut append: Append,
         ids: &[SubjectId],
-    ) -> rusqlite::Result<Result<Appended, AppendError>> {
-        if let Some(at) = ids.iter().position(|id| *id == NO_SUBJECT) {
-            return Ok(Err(AppendError::Refused(format!("no stream keeps {}", append.subjects[at]))));
-        }
+    ) -> rusqlite::Result<Answer> {
         let full = self.full_places(ids);
         if let Some(error) = self.objection(&append, ids, &full) {
             // A repetition is answered with the first time's sequence, whatever has become of the subject since.
             let stream = self.subs[ids[0] as usize].stream;
-            return Ok(match self.known(conn, stream, &append.id)? {
+            return Ok(match inserts.known(stream, &append.id)? {
                 Some(seq) => Ok(Appended { seq, duplicate: true, full: Vec::new() }),
                 None => Err(error),
             });
         }
         if !full.is_empty() {
-            return self.append_without(conn, insert, batch, append, ids, &full);
-        }
-        let stream = self.subs[ids[0] as usize].stream;
-        if ids[1..].iter().all(|id| self.subs[*id as usize].stream == stream) {
-            return self.insert(conn, insert, batch, append, ids).map(Ok);
+            return self.append_without(inserts, batch, append, ids, &full);
         }
         // Ids are unique for each stream, so an append to several streams is a row in each.
         let mut first = None;
@@ -155,7 +172,7 @@ impl State {
                 rest.into_iter().partition(|(id, _)| self.subs[*id as usize].stream == stream);
             rest = elsewhere;
             let (ids, subjects): (Vec<SubjectId>, Vec<Subject>) = here.into_iter().unzip();
-            let appended = self.insert(conn, insert, batch, Append { subjects, ..append.clone() }, &ids)?;
+            let appended = inserts.now(self, batch, Append { subjects, ..append.clone() }, &ids)?;
             first.get_or_insert(appended);
         }
         Ok(Ok(first.expect("an append has a subject")))
@@ -164,20 +181,19 @@ impl State {
     /// Appends to those subjects that are not full; one is left at least.
     fn append_without(
         &mut self,
-        conn: &Connection,
-        insert: &mut CachedStatement<'_>,
+        inserts: &mut Inserts<'_, '_>,
         batch: &mut Batch,
         mut append: Append,
         ids: &[SubjectId],
         full: &[usize],
-    ) -> rusqlite::Result<Result<Appended, AppendError>> {
+    ) -> rusqlite::Result<Answer> {
         let subjects = std::mem::take(&mut append.subjects);
         let all = subjects.into_iter().zip(ids.iter().copied()).enumerate();
         let (left_out, kept): (Vec<_>, Vec<_>) = all.partition(|(at, _)| full.binary_search(at).is_ok());
         let ids: Vec<SubjectId> = kept.iter().map(|(_, (_, id))| *id).collect();
         append.copies = 0;
         append.subjects = kept.into_iter().map(|(_, (subject, _))| subject).collect();
-        let answer = self.append(conn, insert, batch, append, &ids)?;
+        let answer = self.append_now(inserts, batch, append, &ids)?;
         Ok(answer.map(|appended| match appended.duplicate {
             true => appended,
             false => {
@@ -203,38 +219,15 @@ impl State {
         (full_originals == originals).then(|| AppendError::Full(append.subjects[0].clone()))
     }
 
-    /// The sequence under which the stream has this id.
-    fn known(&self, conn: &Connection, stream: StreamAt, id: &EntryId) -> rusqlite::Result<Option<Seq>> {
-        let mut statement = conn.prepare_cached("SELECT seq FROM entry WHERE stream = ?1 AND id = ?2")?;
-        let found = statement.query_row((stream.0, PackedId::of(id)), |row| row.get(0)).optional()?;
-        Ok(found.map(|seq| Seq(from_sql(seq))))
+    /// The first of so many new sequences.
+    pub(super) fn take_seqs(&mut self, count: usize) -> u64 {
+        let first = self.next_seq;
+        self.next_seq += count as u64;
+        first
     }
 
-    fn insert(
-        &mut self,
-        conn: &Connection,
-        insert: &mut CachedStatement<'_>,
-        batch: &mut Batch,
-        append: Append,
-        ids: &[SubjectId],
-    ) -> rusqlite::Result<Appended> {
-        let base = self.next_seq;
-        let stream = self.subs[ids[0] as usize].stream;
-        pack::pack_headers(&append.headers, &mut self.headers);
-        let headers = (!self.headers.is_empty()).then_some(&self.headers[..]);
-        let inserted = insert.execute((
-            to_sql(base),
-            to_sql(batch.time.0),
-            stream.0,
-            PackedId::of(&append.id),
-            PackedSubjects::of(ids),
-            headers,
-            &append.body[..],
-        ))?;
-        if inserted == 0 {
-            let seq = self.known(conn, stream, &append.id)?.unwrap_or(Seq::ZERO);
-            return Ok(Appended { seq, duplicate: true, full: Vec::new() });
-        }
+    /// Takes note of a row that is in the table.
+    pub(super) fn stored(&mut self, batch: &mut Batch, append: Append, ids: &[SubjectId], base: u64) {
         for (at, id) in ids.iter().enumerate() {
             let sub = &mut self.subs[*id as usize];
             batch.undo.push((*id, *sub));
@@ -245,10 +238,8 @@ impl State {
                 self.dirty.push(*id);
             }
         }
-        self.next_seq = base + ids.len() as u64;
         batch.places += ids.len();
         batch.rows.push(row(append, ids, base, batch.time));
-        Ok(Appended { seq: Seq(base), duplicate: false, full: Vec::new() })
     }
 }
 

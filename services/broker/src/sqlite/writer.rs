@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::flush::Round;
 use super::index::Index;
+use super::insert::Inserts;
 use super::keeper;
 use super::op::{Failure, Op, no_stream};
 use super::options::Options;
@@ -16,9 +17,9 @@ use super::pack::SubjectId;
 use super::queue;
 use super::schema::{self, Fault, fault};
 use super::shared::Shared;
-use super::state::{Batch, INSERT_ENTRY, NO_SUBJECT, State, Sub};
+use super::state::{Batch, NO_SUBJECT, State, Sub};
 use super::trim;
-use crate::{OpenError, ReadError, StreamSpec};
+use crate::{AppendError, OpenError, ReadError, StreamSpec};
 
 /// Operations in one transaction.
 const BATCH_OPS_MAX: usize = 1024;
@@ -198,21 +199,14 @@ impl Writer {
                 sub.name.as_str(),
             ))?;
         }
-        let mut insert = conn.prepare_cached(INSERT_ENTRY)?;
+        let mut inserts = Inserts::new(conn)?;
         for op in ops {
             match op {
                 Op::Append { append, done, room: _room } => {
                     let (mine, rest) = ids.split_at(append.subjects.len());
                     ids = rest;
-                    let result = self.state.append(conn, &mut insert, batch, append, mine);
-                    let failed = Failure { reason: "not reached".into(), unknown: false };
-                    match result {
-                        Ok(answer) => batch.answers.push((done, answer)),
-                        Err(error) => {
-                            batch.answers.push((done, Err(failed.append_error())));
-                            return Err(error);
-                        }
-                    }
+                    batch.answers.push((done, Err(AppendError::NotStored(String::new()))));
+                    self.state.append(&mut inserts, batch, append, mine)?;
                 }
                 Op::Kv { write, done } => match self.state.kv_write(conn, batch, write) {
                     Ok(answer) => batch.finish.push(Box::new(move |ended| {
@@ -237,6 +231,7 @@ impl Writer {
                 other => other.fail(&Failure::closed()),
             }
         }
+        inserts.write(&mut self.state, batch)?;
         self.state.kv_finish(conn, batch)?;
         if let Some(round) = &mut self.round {
             round.write(conn, &self.shared.index(), batch)?;
