@@ -6,7 +6,7 @@ use antar_proto::error::LOGOUT_NOT_AUTHORIZED;
 use antar_proto::json::write_frame;
 use antar_proto::reply::{Empty, Failure, Message, Ok as OkReply, State};
 use antar_proto::{ErrorCode, MessageId, RealmId, Tag, UserName};
-use antar_realm::{AddRealmError, Feed, LoginError, ReadMark, SessionKey, Unread};
+use antar_realm::{AddRealmError, Feed, LoginError, ReadMark, SessionKey, Unread, UnreadMessage};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -140,8 +140,9 @@ impl Connection {
             Command::Passwd { token, old, new } => self.passwd(token, old, new).await,
             Command::List { token } => {
                 self.user(token)?;
-                let names = self.edge.realm.online().into_iter().map(|(user, _)| format!("{user},"));
-                Ok(json!({"messages": names.collect::<String>()}))
+                let online = self.edge.realm.online();
+                let names: String = online.iter().map(|(user, _)| format!("{user},")).collect();
+                Ok(json!({"messages": names}))
             }
             Command::Inbox { token } => {
                 let user = self.user(token)?;
@@ -168,6 +169,7 @@ impl Connection {
             Command::History { token, with, before, limit } => {
                 let user = self.user(token)?;
                 let history = self.edge.realm.history(&user, &with, before, limit).await?;
+                let history = history.ok_or(ErrorCode::NoSuchMessage)?;
                 Ok(with_more(json!({"messages": history.messages}), history.more))
             }
             Command::Status { token, id } => self.status(token, id).await,
@@ -240,7 +242,7 @@ impl Connection {
 
     async fn passwd(&mut self, token: &str, old: &str, new: &str) -> Handled {
         let (key, user) = self.edge.realm.session(token).ok_or(ErrorCode::NotAuthorized)?;
-        self.edge.realm.passwd(&user, &key, old, new).await?;
+        self.edge.realm.passwd(&user, &key, old, new, self.address).await?;
         Ok(fields(Empty {}))
     }
 
@@ -267,7 +269,11 @@ impl Connection {
 
     fn presence(&mut self, token: &str, user: &Receiver) -> Handled {
         self.user(token)?;
-        let Receiver::User(user) = user else { return Err(ErrorCode::NoSuchUser.into()) };
+        let user = match user {
+            Receiver::User(user) => user,
+            Receiver::Qualified(address) if address.realm == *self.edge.realm.id() => &address.user,
+            _ => return Err(ErrorCode::NoSuchUser.into()),
+        };
         let sessions = self.edge.realm.presence(user).ok_or(ErrorCode::NoSuchUser)?;
         Ok(json!({"user": user, "online": sessions > 0, "sessions": sessions}))
     }
@@ -309,7 +315,7 @@ fn with_more(mut body: Value, more: bool) -> Value {
 /// Unread messages by sender, each sender's in order.
 fn inbox(unread: Unread, executed: &mut Executed) -> Value {
     let mut senders: Vec<(String, Vec<Message>)> = Vec::new();
-    for (sender, message) in unread.messages {
+    for UnreadMessage { sender, message, .. } in unread.messages {
         match senders.iter_mut().find(|(known, _)| *known == sender) {
             Some((_, messages)) => messages.push(message),
             None => senders.push((sender, vec![message])),
@@ -323,7 +329,7 @@ fn inbox(unread: Unread, executed: &mut Executed) -> Value {
 
 fn realm_inbox(unread: Unread, executed: &mut Executed) -> Value {
     executed.marks = unread.marks;
-    let messages: Vec<_> = unread.messages.into_iter().map(|(_, message)| message).collect();
+    let messages: Vec<_> = unread.messages.into_iter().map(|unread| unread.message).collect();
     with_more(json!({"messages": messages}), unread.more)
 }
 

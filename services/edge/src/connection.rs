@@ -4,7 +4,8 @@
 //! back. Sends are answered as the broker acknowledges them, many at a time and in order; every other command waits
 //! for the sends before it, so that a connection sees what it did.
 
-use std::borrow::Cow;
+mod lines;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -12,22 +13,19 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use antar_broker::ReadError;
 use antar_proto::json::write_frame;
-use antar_proto::line::{LineSplitter, Step as LineStep};
-use antar_proto::parse::{Request, claimed_token, parse};
+use antar_proto::line::LineSplitter;
 use antar_proto::reply::{Event, Failure};
-use antar_proto::{ErrorCode, MessageId, Tag, UserName};
+use antar_proto::{ErrorCode, UserName};
 use antar_realm::{Feed, SessionKey, Step};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::commands::{Executed, FeedChange};
 use crate::guests::{Kick, Place};
 use crate::listener::Edge;
-use crate::outbox::{Outgoing, Replies, SendSlot, write_outcome};
+use crate::outbox::Replies;
 
 /// Longest line of a connection that has not logged in, unless it begins with a live token (P8: at most 16 KiB before
 /// login).
@@ -36,10 +34,8 @@ const GUEST_LINE_BYTES_MAX: usize = 12 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// Beyond so many bytes not yet written, nothing more is read or pushed.
 const OUT_BYTES_HIGH: usize = 256 * 1024;
-/// After so many empty lines in a row a connection has to rest for so long: they get no reply that would slow it.
-const EMPTY_LINES_MAX: u32 = 1_000;
-const EMPTY_LINES_REST: Duration = Duration::from_millis(10);
-
+/// The same for a connection that has not logged in; one reply may be larger.
+const GUEST_OUT_BYTES_HIGH: usize = 4 * 1024;
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
@@ -155,14 +151,18 @@ impl Connection {
     }
 
     fn wants_input(&self) -> bool {
-        !self.ending && self.held.is_none() && self.input.is_empty() && self.out.len() < OUT_BYTES_HIGH
+        !self.ending && self.held.is_none() && self.input.is_empty() && self.out.len() < self.out_bytes_high()
+    }
+
+    fn out_bytes_high(&self) -> usize {
+        if self.place.is_guest() { GUEST_OUT_BYTES_HIGH } else { OUT_BYTES_HIGH }
     }
 
     /// Whether lines that were read could be looked at now.
     fn can_take_lines(&self) -> bool {
         let waiting = self.held.is_some() || !self.input.is_empty();
         waiting
-            && self.out.len() < OUT_BYTES_HIGH
+            && self.out.len() < self.out_bytes_high()
             && (self.held.is_none() || self.replies.is_empty())
             && self.replies.has_room(self.edge.config.pipeline_max)
     }
@@ -170,9 +170,7 @@ impl Connection {
     /// Waits until there is something to do. Cancel-safe parts only: readiness, acknowledgements (kept in their
     /// slots), the feed's next step.
     async fn wait(&mut self) -> Woken {
-        if self.can_take_lines() {
-            return Woken::default();
-        }
+        let can_take_lines = self.can_take_lines();
         self.set_timer();
         let (wants_input, wants_events) = (self.wants_input(), self.out.len() < OUT_BYTES_HIGH);
         let Self { stream, place, replies, out, feed, timer, ending, .. } = self;
@@ -185,7 +183,8 @@ impl Connection {
         });
         std::future::poll_fn(|cx| {
             let mut woken = Woken::default();
-            let mut ready = false;
+            // With lines at hand nothing is waited for, but everything is looked at.
+            let mut ready = can_take_lines;
             if let Poll::Ready(kick) = place.handle.poll_kicked(cx)
                 && !*ending
             {
@@ -243,8 +242,12 @@ impl Connection {
         if self.place.is_guest() && self.since + config.guest_time <= now {
             return Err(Over::Gone);
         }
-        if self.line_since.is_some_and(|since| since + config.line_time <= now) {
-            let detail = format!("a line has to be whole within {} s", config.line_time.as_secs());
+        if self.line_since.is_some() && !self.wants_input() {
+            // It is the edge that does not read.
+            self.line_since = Some(now);
+        }
+        if self.line_since.is_some_and(|since| since + self.edge.config.line_time <= now) {
+            let detail = format!("a line has to be whole within {} s", self.edge.config.line_time.as_secs());
             write_frame(&mut self.out, &Failure::new(None, ErrorCode::BadRequest).detail(&detail));
             self.flush().await?;
             return Err(Over::Done);
@@ -254,7 +257,8 @@ impl Connection {
 
     /// Reads what there is.
     fn read(&mut self) -> Result<(), Over> {
-        let got = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
+        let most = if self.place.is_guest() { GUEST_LINE_BYTES_MAX } else { READ_BYTES };
+        let got = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(&mut scratch[..most]) {
             Ok(count) => {
                 self.input.extend_from_slice(&scratch[..count]);
                 Ok(Some(count))
@@ -269,135 +273,6 @@ impl Connection {
             None => {}
         }
         Ok(())
-    }
-
-    /// Carries out lines until there are none, or one has to wait.
-    async fn take_lines(&mut self) -> Result<(), Over> {
-        if let Some(line) = self.held.take()
-            && !self.line(Cow::Owned(line)).await?
-        {
-            return Ok(());
-        }
-        let input = std::mem::take(&mut self.input);
-        let mut rest = &input[..];
-        while !rest.is_empty() {
-            if self.out.len() >= OUT_BYTES_HIGH || !self.replies.has_room(self.edge.config.pipeline_max) {
-                break;
-            }
-            if self.place.is_guest() {
-                self.welcome_long_line(rest);
-            }
-            match self.lines.next(&mut rest) {
-                Some(LineStep::Line(line)) => {
-                    if !self.line(line).await? {
-                        break;
-                    }
-                }
-                Some(LineStep::TooLong) => self.too_long(),
-                None => break,
-            }
-        }
-        self.input.extend_from_slice(rest);
-        self.line_since = match (self.lines.is_partial(), self.line_since) {
-            (true, since) => since.or_else(|| Some(Instant::now())),
-            (false, _) => None,
-        };
-        Ok(())
-    }
-
-    /// A line of a connection that has shown no token yet may be long if it begins with a live one.
-    fn welcome_long_line(&mut self, rest: &[u8]) {
-        let (length, head) = self.lines.line_so_far(rest);
-        if length > GUEST_LINE_BYTES_MAX
-            && let Some(token) = claimed_token(&head)
-        {
-            self.session(token);
-        }
-    }
-
-    fn too_long(&mut self) {
-        let detail = if self.place.is_guest() {
-            format!("before login a line has at most {GUEST_LINE_BYTES_MAX} bytes; the rest was skipped")
-        } else {
-            format!("a line has at most {} bytes; the rest was skipped", self.edge.config.line_bytes_max)
-        };
-        self.replies.push(&Failure::new(None, ErrorCode::LineTooLong).detail(&detail));
-    }
-
-    /// Carries out one line; `false` if it has to wait (and is kept).
-    async fn line(&mut self, line: Cow<'_, [u8]>) -> Result<bool, Over> {
-        let Request { tag, command } = match parse(&line) {
-            Ok(Some(request)) => request,
-            Ok(None) => {
-                self.empty_lines += 1;
-                if self.empty_lines.is_multiple_of(EMPTY_LINES_MAX) {
-                    tokio::time::sleep(EMPTY_LINES_REST).await;
-                }
-                return Ok(true);
-            }
-            Err(error) => {
-                self.replies.push(&Failure::new(error.tag, error.code).detail(&error.detail));
-                return Ok(true);
-            }
-        };
-        self.empty_lines = 0;
-        if let Some(what) = Outgoing::of(&command) {
-            self.send(tag, what, line.len()).await;
-            return Ok(true);
-        }
-        if !self.replies.is_empty() {
-            self.held = Some(line.into_owned());
-            return Ok(false);
-        }
-        // Boxed, so that the largest command does not set the size of every idle connection.
-        let Executed { marks, feed, login } = Box::pin(self.execute(tag, command)).await;
-        if let Some((token, key, user)) = login {
-            self.logged_in(Login { token, key, user });
-        }
-        match feed {
-            FeedChange::Keep => {}
-            FeedChange::Stop => self.feed = None,
-            FeedChange::Start(feed) => {
-                self.feed = self.login.as_ref().map(|login| (*feed, login.key.clone()));
-            }
-        }
-        if !marks.is_empty() {
-            // What could not be written stays unread.
-            self.flush().await?;
-            self.edge.realm.mark_read(marks).await;
-        }
-        Ok(true)
-    }
-
-    async fn send(&mut self, tag: Option<Tag<'_>>, outgoing: Outgoing<'_>, bytes: usize) {
-        let id = tag.and_then(|tag| tag.message_id()).unwrap_or_else(MessageId::fresh);
-        let Some(user) = self.session(outgoing.token) else {
-            return self.replies.push(&Failure::new(tag, ErrorCode::NotAuthorized));
-        };
-        let message = outgoing.message;
-        let queued = tokio::time::timeout(
-            self.edge.config.ack_time,
-            self.edge.realm.send(&user, outgoing.what, outgoing.text, id),
-        );
-        let result = match queued.await {
-            Ok(result) => result,
-            Err(_) => Err(antar_realm::SendError::NotStored("the broker takes nothing".into())),
-        };
-        match result {
-            Ok(sending) => self.replies.push_sending(SendSlot {
-                sending,
-                tag: tag.map(|tag| tag.as_str().into()),
-                id,
-                message,
-                deadline: Instant::now() + self.edge.config.ack_time,
-                bytes,
-            }),
-            Err(error) => {
-                let mut reply = Vec::new();
-                write_outcome(&mut reply, tag, id, message, Err(error));
-                self.replies.push_ready(reply);
-            }
-        }
     }
 
     /// Whose token this is, if it is live; the connection counts as logged in from then on.

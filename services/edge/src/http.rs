@@ -22,8 +22,8 @@ pub(crate) async fn run(listener: TcpListener, realm: Realm, shutdown: Cancellat
 }
 
 async fn ready(State(realm): State<Realm>) -> (StatusCode, &'static str) {
-    match realm.peers().await {
-        Ok(_) => (StatusCode::OK, "ready\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the broker does not answer\n"),
+    match realm.is_ready().await {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the broker does not answer\n"),
     }
 }

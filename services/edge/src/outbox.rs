@@ -30,7 +30,7 @@ pub(crate) struct SendSlot {
     pub(crate) message: &'static str,
     /// After this it is answered `unavailable`.
     pub(crate) deadline: Instant,
-    /// Of the request.
+    /// Of the request, as an estimate of what it takes while it waits: a name in it becomes a subject.
     pub(crate) bytes: usize,
 }
 
@@ -130,6 +130,15 @@ impl<'a> Outgoing<'a> {
         };
         Some(Self { token, what, text, message })
     }
+
+    /// How many it is for.
+    pub(crate) fn receivers(&self) -> usize {
+        use antar_realm::Send;
+        match self.what {
+            Send::One(_) | Send::RealmOne(..) => 1,
+            Send::Group(receivers) | Send::RealmGroup(_, receivers) => receivers.len(),
+        }
+    }
 }
 
 /// The reply to a send.
@@ -151,6 +160,10 @@ pub(crate) fn write_outcome(
             let failure = Failure::new(tag, ErrorCode::NoSuchRealm)
                 .detail("add it first: addrealm TOKEN REALM HOST PORT");
             write_frame(out, &failure);
+        }
+        Err(SendError::IdReused) => {
+            let failure = Failure::new(tag, ErrorCode::BadRequest);
+            write_frame(out, &failure.detail("this id, the tag, stands for another message that you sent"));
         }
         Err(SendError::MailboxFull) => write_frame(out, &Failure::new(tag, ErrorCode::MailboxFull)),
         Err(SendError::NotStored(why)) => {

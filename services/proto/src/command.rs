@@ -4,7 +4,7 @@ use crate::names::{Address, MessageId, RealmId, UserName};
 
 /// Most receivers that one send may name.
 pub const RECEIVERS_MAX: usize = 1024;
-/// Most entries that one `history` returns, and what it returns if not told.
+/// Most entries that one `history` returns.
 pub const HISTORY_LIMIT_MAX: usize = 200;
 /// What `history` returns if not told how many.
 pub const HISTORY_LIMIT_DEFAULT: usize = 50;

@@ -98,6 +98,10 @@ pub struct LanePlace {
     pub seq: u64,
     /// The one before; 0 for the first.
     pub prev: u64,
+    /// Which try this is. A batch that was broken off is sent again as a whole, and the broker must not take what was
+    /// stored of the first try for what is to be stored in its place now.
+    #[serde(default)]
+    pub attempt: u64,
 }
 
 /// Why bytes are not an envelope that can be processed.
@@ -155,7 +159,7 @@ mod tests {
             dest: "realm2".parse().unwrap(),
             sent_at: "2026-01-01T00:00:00Z".into(),
             traceparent: None,
-            lane: Some(LanePlace { epoch: 1, seq: 3, prev: 2 }),
+            lane: Some(LanePlace { epoch: 1, seq: 3, prev: 2, attempt: 1 }),
             content: Content::Message {
                 from: "messi@realm1".parse().unwrap(),
                 name: "Lionel Messi".into(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use antar_broker::{Expect, KvError};
+use antar_broker::{Expect, KvError, Timestamp};
 use antar_proto::UserName;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,10 @@ pub(crate) struct Account {
     pub(crate) password: String,
     #[serde(default)]
     pub(crate) disabled: bool,
+    /// Changes with the password, and when the account is disabled or enabled: sessions opened before are then dead,
+    /// also those that were being opened at that moment.
+    #[serde(default)]
+    pub(crate) generation: u64,
     /// RFC 3339, UTC.
     pub(crate) created: String,
 }
@@ -122,6 +126,8 @@ impl Accounts {
             country: country.into(),
             password: self.passwords.hash(password).await?,
             disabled: false,
+            // An account made anew under a name that was used before is of another generation.
+            generation: Timestamp::now().0,
             created: now_rfc3339(),
         };
         self.copy.put(user.as_str(), &account, Expect::Absent, None).await?;
@@ -157,6 +163,7 @@ impl Accounts {
             };
             let mut changed = Account::clone(&account);
             change(&mut changed);
+            changed.generation += 1;
             match self.copy.put(user.as_str(), &changed, Expect::Revision(revision), None).await {
                 Err(KvError::Conflict) => tokio::task::yield_now().await,
                 other => return other.map_err(AccountError::from),

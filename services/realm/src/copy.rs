@@ -79,6 +79,11 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> KvCopy<T> {
         self.read().get(key).map(|held| (held.value.clone(), held.revision))
     }
 
+    /// Grows with every change.
+    pub(crate) fn version(&self) -> u64 {
+        *self.inner.applied.borrow()
+    }
+
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.read().len()

@@ -34,13 +34,11 @@ pub struct ReadMark {
     pub(crate) remote: Vec<RemoteRead>,
 }
 
-/// What a flush has made durable.
-#[derive(Debug, Default)]
-pub(crate) struct Flushed {
-    /// `<user>.<box>` of each cursor that moved.
-    pub(crate) boxes: Vec<String>,
-    /// What was read of other realms' messages since the last time.
-    pub(crate) reads: Vec<RemoteRead>,
+impl ReadMark {
+    /// Of its cursor.
+    pub(crate) fn key(&self) -> String {
+        key(&self.user, &self.mailbox)
+    }
 }
 
 /// The cursors of a realm. Cheap to clone.
@@ -86,7 +84,7 @@ impl Cursors {
 
     /// Moves a cursor at once for this process; durable after the next [`Self::flush`].
     pub(crate) fn advance(&self, mark: ReadMark) {
-        let key = key(&mark.user, &mark.mailbox);
+        let key = mark.key();
         let mut state = self.state();
         let ahead = state.ahead.entry(key).or_default();
         *ahead = mark.upto.0.max(*ahead);
@@ -101,19 +99,25 @@ impl Cursors {
         self.inner.moved.notified().await;
     }
 
-    /// Makes all cursors durable that moved.
-    pub(crate) async fn flush(&self) -> Result<Flushed, KvError> {
-        let moved: Vec<(String, u64)> =
-            self.state().ahead.iter().map(|(key, seq)| (key.clone(), *seq)).collect();
-        for (key, seq) in &moved {
-            self.put(key, *seq).await?;
-            let mut state = self.state();
-            if state.ahead.get(key) == Some(seq) {
-                state.ahead.remove(key);
-            }
+    /// The cursors that moved and are not durable yet.
+    pub(crate) fn unsaved(&self) -> Vec<String> {
+        self.state().ahead.keys().cloned().collect()
+    }
+
+    /// Makes one cursor durable.
+    pub(crate) async fn save(&self, key: &str) -> Result<(), KvError> {
+        let Some(seq) = self.state().ahead.get(key).copied() else { return Ok(()) };
+        self.put(key, seq).await?;
+        let mut state = self.state();
+        if state.ahead.get(key) == Some(&seq) {
+            state.ahead.remove(key);
         }
-        let boxes = moved.into_iter().map(|(key, _)| key).collect();
-        Ok(Flushed { boxes, reads: std::mem::take(&mut self.state().reads) })
+        Ok(())
+    }
+
+    /// What was read of other realms' messages since the last time.
+    pub(crate) fn take_reads(&self) -> Vec<RemoteRead> {
+        std::mem::take(&mut self.state().reads)
     }
 
     /// Raises a kept cursor; a higher one of another edge stays.

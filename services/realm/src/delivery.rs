@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antar_broker::{
-    Append, AppendError, Appended, Entry, EntryId, Expect, KvError, Lease, PendingAppend, Queue, ReadFrom,
-    ReadLimit, Seq, Subject,
+    Append, AppendError, Appended, Entry, EntryId, Expect, KvError, Lease, PendingAppend, Queue, ReadError,
+    ReadFrom, ReadLimit, Seq, Subject,
 };
 use antar_proto::command::RECEIVERS_MAX;
 use antar_proto::envelope::{Content, Envelope, LanePlace, Outcome};
@@ -32,6 +32,9 @@ const LEASE: Duration = Duration::from_secs(10);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 
+/// Most users, and outcomes, that one receipt names: with 200 bytes for each it stays below 0.5 MiB.
+const RECEIPT_USERS_MAX: usize = 2_048;
+
 /// How far a peer's lane was delivered, as it is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LanePosition {
@@ -46,6 +49,8 @@ enum DeliveryError {
     Append(#[from] AppendError),
     #[error("{0}")]
     Kv(#[from] KvError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
 }
 
 /// Works on the inbox until the realm stops.
@@ -82,6 +87,7 @@ struct Batch {
 struct Waiting {
     pending: PendingAppend,
     subjects: Vec<Subject>,
+    id: EntryId,
     entry: Arc<Entry>,
     origin: RealmId,
     outcome: Outcome,
@@ -183,7 +189,7 @@ impl Delivery {
         if !self.shared.peers.is_known(&claim.origin) {
             return Err(Dead::UnknownOrigin(claim.origin));
         }
-        let Some(LanePlace { epoch, seq, prev }) = claim.lane else {
+        let Some(LanePlace { epoch, seq, prev, .. }) = claim.lane else {
             return Err(parsed.err().map_or(Dead::NoLane, Dead::from));
         };
         let kept =
@@ -233,11 +239,12 @@ impl Delivery {
         let subjects: Vec<Subject> =
             users.iter().map(|user| self.shared.places.mail_realm(user, &origin)).collect();
         self.shared.watch_room(&subjects);
+        let entry_id = EntryId::new(format!("{}/{from}", id.0.simple()))
+            .expect("a UUID and an address are printable and short");
         let append = Append {
             subjects: subjects.clone(),
-            id: EntryId::new(format!("{}/{from}", id.0.simple()))
-                .expect("a UUID and an address are printable and short"),
-            headers: vec![("inbox-seq".into(), entry.seq.to_string())],
+            id: entry_id.clone(),
+            headers: Vec::new(),
             body: entry.body.clone(),
             expect_last: None,
             copies: 0,
@@ -248,14 +255,21 @@ impl Delivery {
             Err(error) => return Err(error.into()),
         };
         let outcome = outcome(users, State::Delivered, None);
-        batch.waiting.push(Waiting { pending, subjects, entry: entry.clone(), origin, outcome });
+        batch.waiting.push(Waiting {
+            pending,
+            subjects,
+            id: entry_id,
+            entry: entry.clone(),
+            origin,
+            outcome,
+        });
         Ok(Ok(()))
     }
 
     /// Waits for the mailboxes and notes the receipts.
     async fn finish_messages(&self, batch: &mut Batch) -> Result<(), DeliveryError> {
         for mut waiting in std::mem::take(&mut batch.waiting) {
-            let appended = match waiting.pending.await {
+            let mut appended = match waiting.pending.await {
                 Ok(appended) => appended,
                 Err(AppendError::Full(_)) => {
                     let full = waiting.subjects.clone();
@@ -267,6 +281,14 @@ impl Delivery {
                 }
                 Err(error) => return Err(error.into()),
             };
+            if appended.duplicate {
+                // The first time told who got nothing; it is found out again.
+                for subject in &waiting.subjects {
+                    if self.shared.is_missing(subject, appended.seq, &waiting.id).await? {
+                        appended.full.push(subject.clone());
+                    }
+                }
+            }
             let is_full = |user: &UserName| {
                 appended.full.contains(&self.shared.places.mail_realm(user, &waiting.origin))
             };
@@ -309,12 +331,12 @@ impl Delivery {
         content(&kept.body) == content(&entry.body)
     }
 
-    /// One receipt envelope for each origin of the batch.
+    /// One receipt envelope for each origin of the batch, or several if it says much.
     async fn send_receipts(&self, lease: &Lease, batch: &mut Batch) -> Result<(), DeliveryError> {
         let (first, last) = (lease.entries[0].seq, lease.entries[lease.entries.len() - 1].seq);
         for (origin, results) in std::mem::take(&mut batch.receipts) {
-            if !results.is_empty() {
-                let key = format!("receipt/{origin}/{first}-{last}");
+            for (at, results) in parts(results).into_iter().enumerate() {
+                let key = format!("receipt/{origin}/{first}-{last}/{at}");
                 batch.plain.push(self.shared.append_receipt(&origin, results, &key).await?);
             }
         }
@@ -335,13 +357,6 @@ impl Delivery {
         }
         let key = format!("{}/{origin}/{at}", receipt.0.simple());
         let Outcome { id, sender, mut users, state, reason, group } = outcome;
-        if state == State::Failed && group {
-            // The name stands for a user of each realm; who got a copy here is not missing.
-            users.retain(|user| self.shared.accounts.get(user).is_none());
-            if users.is_empty() {
-                return Ok(());
-            }
-        }
         let event = StatusEvent {
             realm: origin.clone(),
             state,
@@ -351,7 +366,11 @@ impl Delivery {
             ts: now_rfc3339(),
         };
         batch.plain.push(self.shared.append_status(&sender, &event, &key).await?);
-        if state == State::Failed {
+        if state == State::Failed && group {
+            // The name stands for a user of each realm; who got a copy here is not missing.
+            users.retain(|user| self.shared.accounts.get(user).is_none());
+        }
+        if state == State::Failed && !(group && users.is_empty()) {
             let notice = self.notice(origin, &sender, id, &users, reason.as_deref());
             let subject = self.shared.places.mail_realm(&sender, origin);
             let id =
@@ -380,10 +399,14 @@ impl Delivery {
 
     /// Puts an envelope aside that cannot be delivered, and answers its realm if that can be told.
     async fn bury(&self, entry: &Entry, dead: &Dead, batch: &mut Batch) -> Result<(), DeliveryError> {
-        tracing::error!(realm = %self.shared.places.realm(), seq = entry.seq.0, reason = %dead, "an envelope is put aside");
+        tracing::error!(realm = %self.shared.places.realm(), seq = entry.seq.0, reason = ?dead.to_string(), "an envelope is put aside");
         let id = EntryId::new(format!("dead/{}", entry.seq)).expect("a number is printable");
         let append = Append::new(self.shared.places.dead(), id, dead.letter(entry));
         batch.plain.push(self.shared.broker.append(append).await?);
+        if matches!(dead, Dead::Gap { .. }) {
+            // It may be what is left of a batch that its lane sends again as a whole.
+            return Ok(());
+        }
         let Some(Claim { origin, id, from: Some(from), .. }) = Claim::of(&entry.body) else { return Ok(()) };
         if self.shared.peers.is_known(&origin) && from.realm == origin {
             let reason = Some(dead.code().into());
@@ -399,4 +422,22 @@ impl Delivery {
         }
         Ok(())
     }
+}
+
+/// Cuts the outcomes of a batch into receipts of a size that fits into an entry.
+fn parts(results: Vec<Outcome>) -> Vec<Vec<Outcome>> {
+    let mut parts: Vec<Vec<Outcome>> = Vec::new();
+    let mut users = RECEIPT_USERS_MAX;
+    for outcome in results {
+        // One that names nobody takes place too.
+        users += outcome.users.len() + 1;
+        match parts.last_mut() {
+            Some(part) if users <= RECEIPT_USERS_MAX => part.push(outcome),
+            _ => {
+                users = outcome.users.len() + 1;
+                parts.push(vec![outcome]);
+            }
+        }
+    }
+    parts
 }

@@ -42,16 +42,18 @@ impl Shared {
         for peer in self.peers.all() {
             boxes.push((peer.realm.to_string(), self.places.mail_realm(user, &peer.realm)));
         }
-        let (mut start, mut backlog) = (Seq::ZERO, Vec::new());
+        let mut start = Seq::ZERO;
+        let others = [self.places.mail_sent(user), self.places.mail_status(user)];
+        for subject in boxes.iter().map(|(_, subject)| subject).chain(&others) {
+            start = self.broker.last(subject).await?.max(start);
+        }
+        // Looked at once more: what came into one box before the last look at another lies below `start`.
+        let mut backlog = Vec::new();
         for (mailbox, subject) in boxes {
-            let (last, cursor) = (self.broker.last(&subject).await?, self.cursors.get(user, &mailbox));
-            start = last.max(start);
-            if last > cursor {
+            let cursor = self.cursors.get(user, &mailbox);
+            if self.broker.last(&subject).await? > cursor {
                 backlog.push((mailbox, cursor));
             }
-        }
-        for subject in [self.places.mail_sent(user), self.places.mail_status(user)] {
-            start = self.broker.last(&subject).await?.max(start);
         }
         let tail = self.broker.tail(&self.places.mail_all(user), start).await?;
         Ok(Feed { shared: self.clone(), user: user.clone(), backlog, start, tail })

@@ -1,14 +1,15 @@
 //! Lanes: for each peer one worker that carries envelopes from our outbox to its inbox, first in, first out.
 //!
-//! A peer that does not take them holds up its own lane and nothing else. Every try of an envelope publishes the same
-//! bytes under the same id, so trying again is safe.
+//! A peer that does not take them holds up its own lane and nothing else. A batch that was broken off is sent again as a
+//! whole; the receiver knows by the place in the lane what it has delivered, and drops what is out of place.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use antar_broker::{
-    Append, AppendError, Entry, EntryId, Lease, Queue, ReadError, ReadLimit, RequestError, Seq,
+    Append, AppendError, Entry, EntryId, Filter, Lease, Queue, ReadError, ReadFrom, ReadLimit, RequestError,
+    Seq, Timestamp,
 };
 use antar_proto::envelope::{Content, Envelope, LanePlace};
 use antar_proto::reply::{State, StatusEvent};
@@ -24,7 +25,7 @@ use crate::realm::Shared;
 /// Most envelopes, and bytes of them, that are on their way to one peer at once.
 const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };
 /// How long a batch may take before another worker may take it over.
-pub(crate) const LEASE: Duration = Duration::from_secs(10);
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
 /// How long one acknowledgement may take.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest and longest pause between tries; the lease must outlive it.
@@ -69,7 +70,7 @@ enum LaneError {
 
 /// Works one lane until the realm stops.
 pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, status: Arc<LaneStatus>) {
-    let mut lane = Lane { shared, peer, status, sent: Seq::ZERO, card_at: None, failures: 0 };
+    let mut lane = Lane { shared, peer, status, sent: Seq::ZERO, attempt: 0, card_at: None, failures: 0 };
     loop {
         match lane.open().await {
             Ok(queue) => lane.work(queue).await,
@@ -85,6 +86,8 @@ struct Lane {
     status: Arc<LaneStatus>,
     /// The last envelope that the peer has stored.
     sent: Seq,
+    /// See [`LanePlace::attempt`]: the time at which this series of tries began.
+    attempt: u64,
     card_at: Option<Instant>,
     failures: u32,
 }
@@ -94,8 +97,20 @@ impl Lane {
         let places = &self.shared.places;
         let name = places.lane_queue(&self.peer.realm);
         let queue = self.shared.broker.queue(&name, &places.outbox(&self.peer.realm), LEASE).await?;
-        self.sent = self.shared.broker.queue_state(&name).await?.map_or(Seq::ZERO, |state| state.acked);
+        self.attempt = Timestamp::now().0;
+        let acked = self.shared.broker.queue_state(&name).await?.map_or(Seq::ZERO, |state| state.acked);
+        self.sent = self.last_sent(acked).await?;
         Ok(queue)
+    }
+
+    /// The last envelope that was sent, when everything up to `acked` was dealt with: an entry that is no envelope was
+    /// passed over.
+    async fn last_sent(&self, acked: Seq) -> Result<Seq, ReadError> {
+        let outbox = Filter::from(&self.shared.places.outbox(&self.peer.realm));
+        let before = ReadFrom::Before(Seq(acked.0.saturating_add(1)));
+        let page = self.shared.broker.read(&outbox, before, ReadLimit::entries(16)).await?;
+        let sent = page.entries.iter().find(|entry| Envelope::from_bytes(&entry.body).is_ok());
+        Ok(sent.map_or(acked, |entry| entry.seq))
     }
 
     /// Carries batches until the queue fails.
@@ -115,12 +130,12 @@ impl Lane {
                 Ok(upto) => {
                     self.failures = 0;
                     self.status.set(None);
-                    self.sent = upto;
                     let settled = queue.ack(&lease, upto).await;
                     self.shared.keep_room(&self.shared.places.outbox(&self.peer.realm)).await;
                     settled
                 }
                 Err(error) => {
+                    self.attempt = Timestamp::now().0;
                     self.pause_after(&error, &lease).await;
                     queue.nak(&lease, Duration::ZERO).await
                 }
@@ -160,12 +175,14 @@ impl Lane {
                 prev = entry.seq;
             }
         }
+        let last = lease.entries[lease.entries.len() - 1].seq;
         for pending in waiting {
             let ack = tokio::time::timeout(ACK_TIMEOUT, pending).await.map_err(|_| LaneError::Timeout)?;
             ack.map_err(LaneError::Publish)?;
         }
         stored.tell(&self.shared, &self.peer.realm, lease).await?;
-        Ok(lease.entries[lease.entries.len() - 1].seq)
+        self.sent = prev;
+        Ok(last)
     }
 
     /// The envelope of an outbox entry with its place in the lane; `None` for one that is none (and never was sent).
@@ -177,7 +194,8 @@ impl Lane {
                 return None;
             }
         };
-        envelope.lane = Some(LanePlace { epoch: self.peer.epoch, seq: entry.seq.0, prev: prev.0 });
+        let (epoch, attempt) = (self.peer.epoch, self.attempt);
+        envelope.lane = Some(LanePlace { epoch, seq: entry.seq.0, prev: prev.0, attempt });
         if let Content::Message { from, .. } = &envelope.content {
             stored.ids.entry(from.user.clone()).or_default().push(envelope.id);
         }

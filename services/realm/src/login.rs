@@ -123,7 +123,9 @@ impl Throttle {
             failures.retain(|_, times| times.back().is_some_and(|at| at.elapsed() < FAILURE_WINDOW));
         }
         if failures.len() >= FAILURE_PAIRS_MAX {
-            return;
+            // Somebody guesses from very many addresses, or at very many names: forgetting all is better than forgetting
+            // to count.
+            failures.clear();
         }
         let times = failures.entry((user.to_owned(), from)).or_default();
         times.push_back(Instant::now());
@@ -147,10 +149,7 @@ impl Shared {
         // A name that can be none is not remembered as it stands: it may be as long as a line.
         let name = user.parse::<UserName>().ok();
         let known = name.as_ref().map_or("", UserName::as_str);
-        let delay = self.throttle.delay(known, from);
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        tokio::time::sleep(self.throttle.delay(known, from)).await;
         let account =
             name.as_ref().and_then(|name| self.accounts.get(name)).filter(|account| !account.disabled);
         let hash = account.as_ref().map(|account| account.password.as_str());
@@ -167,11 +166,12 @@ impl Shared {
             });
         };
         self.throttle.succeeded(known, from);
-        self.open_session(&account.user).await
+        self.open_session(&account.user, account.generation).await
     }
 
-    async fn open_session(&self, user: &UserName) -> Result<String, LoginError> {
-        let token = self.sessions.open(user).await?;
+    /// `generation` is that of the account whose password was compared: if it has changed since, the session is dead.
+    async fn open_session(&self, user: &UserName, generation: u64) -> Result<String, LoginError> {
+        let token = self.sessions.open(user, generation).await?;
         self.record(RealmEvent::LoggedIn { user: user.clone() }).await;
         Ok(token)
     }
@@ -206,7 +206,8 @@ impl Shared {
             return Err(LoginError::RegistrationClosed("the invitation was used up"));
         }
         self.record(RealmEvent::AccountAdded { user: user.clone() }).await;
-        self.open_session(&user).await
+        let generation = self.accounts.get(&user).map_or(0, |account| account.generation);
+        self.open_session(&user, generation).await
     }
 
     pub(crate) async fn passwd(
@@ -215,14 +216,20 @@ impl Shared {
         key: &SessionKey,
         old: &str,
         new: &str,
+        from: IpAddr,
     ) -> Result<(), LoginError> {
         let account = self.accounts.get(user).ok_or(LoginError::NoSuchAccount)?;
+        tokio::time::sleep(self.throttle.delay(user.as_str(), from)).await;
         let right = old.len() <= PASSWORD_BYTES_MAX
             && self.accounts.passwords.verify(old, Some(&account.password)).await?;
         if !right {
+            self.throttle.failed(user.as_str(), from);
             return Err(LoginError::BadPassword);
         }
         self.accounts.set_password(user, new).await?;
+        if let Some(account) = self.accounts.get(user) {
+            self.sessions.renew(key, account.generation).await?;
+        }
         self.sessions.end_all(user, Some(key)).await?;
         self.record(RealmEvent::PasswordChanged { user: user.clone() }).await;
         Ok(())

@@ -78,6 +78,25 @@ pub(crate) fn receivers(entry: &Entry) -> Vec<UserName> {
     serde_json::from_slice::<To>(&entry.body).map_or_else(|_| Vec::new(), |parsed| parsed.to)
 }
 
+/// Whether a stored envelope was sent with `sendgrouprealm`.
+pub(crate) fn is_group(entry: &Entry) -> bool {
+    #[derive(Deserialize)]
+    struct Group {
+        #[serde(default)]
+        group: bool,
+    }
+    serde_json::from_slice::<Group>(&entry.body).is_ok_and(|parsed| parsed.group)
+}
+
+/// Whether two stored envelopes carry the same message: the same text to the same receivers.
+pub(crate) fn same_message(one: &[u8], other: &[u8]) -> bool {
+    let content = |bytes| match Envelope::from_bytes(bytes).map(|envelope| envelope.content) {
+        Ok(Content::Message { to, group, text, .. }) => Some((to, group, text)),
+        _ => None,
+    };
+    content(one) == content(other)
+}
+
 /// Who sends, as envelopes show it.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender<'a> {

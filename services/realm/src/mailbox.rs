@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use antar_broker::{Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Timestamp};
+use antar_broker::{Entry, EntryId, Filter, ReadError, ReadFrom, ReadLimit, Seq, Subject, Timestamp};
 use antar_proto::command::With;
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::{Message, State, StatusEvent};
 use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 
 use crate::cursor::{ReadMark, RemoteRead};
-use crate::mail::{Mail, receivers};
+use crate::mail::{Mail, is_group, receivers};
 use crate::places::{BOX_SENT, BOX_STATUS, box_of};
 use crate::realm::Shared;
 
@@ -18,6 +18,8 @@ use crate::realm::Shared;
 pub(crate) const INBOX_LIMIT: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 1024 * 1024 };
 /// Most entries that one `history` or `status` looks at.
 const SCAN_ENTRIES_MAX: usize = 20_000;
+/// A message to several realms has an entry for each, close together in the sender's box.
+const SENT_TOGETHER_MAX: usize = 64;
 /// How many it reads at a time.
 const SCAN_PAGE: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 4 * 1024 * 1024 };
 /// How far the clock that made an id may differ from the broker's.
@@ -26,12 +28,23 @@ const CLOCK_SKEW_US: u64 = 120 * 1_000_000;
 /// Unread messages, in the order in which they were stored.
 #[derive(Debug, Default)]
 pub struct Unread {
-    /// The sender's user name (empty for a notice) and the message.
-    pub messages: Vec<(String, Message)>,
+    /// The messages.
+    pub messages: Vec<UnreadMessage>,
     /// There are more.
     pub more: bool,
     /// To be given to [`crate::Realm::mark_read`] once the reply was written.
     pub marks: Vec<ReadMark>,
+}
+
+/// An unread message.
+#[derive(Debug)]
+pub struct UnreadMessage {
+    /// The sender's user name; empty for a notice.
+    pub sender: String,
+    /// As its receiver sees it.
+    pub message: Message,
+    seq: Seq,
+    bytes: usize,
 }
 
 /// A piece of what was said.
@@ -77,7 +90,12 @@ impl Shared {
             for entry in &page.entries {
                 let Some(mail) = Mail::of(entry) else { continue };
                 mark.remote.extend(self.remote_read(user, &mail));
-                unread.messages.push((mail.sender_user().to_owned(), self.message_to(user, &mail)));
+                unread.messages.push(UnreadMessage {
+                    sender: mail.sender_user().to_owned(),
+                    message: self.message_to(user, &mail),
+                    seq: entry.seq,
+                    bytes: entry.body.len(),
+                });
             }
             unread.marks.push(mark);
         }
@@ -90,21 +108,22 @@ impl Shared {
             return self.unread(user, realm.as_str(), INBOX_LIMIT).await;
         }
         let mut all = Unread::default();
+        let mut left = INBOX_LIMIT;
         for peer in self.peers.all() {
-            let limit = ReadLimit {
-                entries_max: INBOX_LIMIT.entries_max.saturating_sub(all.messages.len()),
-                ..INBOX_LIMIT
-            };
-            if limit.entries_max == 0 {
+            if left.entries_max == 0 || left.bytes_max == 0 {
                 all.more = true;
                 break;
             }
-            let one = self.unread(user, peer.realm.as_str(), limit).await?;
+            let one = self.unread(user, peer.realm.as_str(), left).await?;
+            left.entries_max = left.entries_max.saturating_sub(one.messages.len());
+            left.bytes_max =
+                left.bytes_max.saturating_sub(one.messages.iter().map(|message| message.bytes).sum());
             all.messages.extend(one.messages);
             all.marks.extend(one.marks);
             all.more |= one.more;
         }
-        all.messages.sort_by(|a, b| a.1.ts.cmp(&b.1.ts));
+        // All boxes stand in one stream, so sequences tell the order.
+        all.messages.sort_by_key(|message| message.seq);
         Ok(all)
     }
 
@@ -139,61 +158,80 @@ impl Shared {
         mail.message(&names.join(", "), addresses.join(","))
     }
 
-    /// What a user said and was told, read or not, before a message or up to now.
+    /// What a user said and was told, read or not, before a message or up to now; `None` if that message is not found.
     pub(crate) async fn history(
         &self,
         user: &UserName,
         with: &With,
         before: Option<MessageId>,
         limit: usize,
-    ) -> Result<History, ReadError> {
+    ) -> Result<Option<History>, ReadError> {
+        let _scan = self.scans.acquire().await;
         let filter = self.places.mail_all(user);
-        let mut from = match before.and_then(time_of) {
-            Some(time) => self.first_since(&filter, Timestamp(time.0 + CLOCK_SKEW_US)).await?,
-            None => ReadFrom::End,
-        };
-        let mut below = before;
+        if let Some(time) = before.and_then(time_of) {
+            let hint = self.first_since(&filter, Timestamp(time.0 + CLOCK_SKEW_US)).await?;
+            let found = self.history_from(user, with, before, limit, hint).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        // No message is named, or whoever made its id has another clock.
+        self.history_from(user, with, before, limit, ReadFrom::End).await
+    }
+
+    async fn history_from(
+        &self,
+        user: &UserName,
+        with: &With,
+        mut below: Option<MessageId>,
+        limit: usize,
+        mut from: ReadFrom,
+    ) -> Result<Option<History>, ReadError> {
+        let filter = self.places.mail_all(user);
         let mut seen = HashSet::new();
-        let mut history = History { messages: Vec::new(), more: true };
-        let mut scanned = 0;
-        while history.messages.len() < limit && scanned < SCAN_ENTRIES_MAX {
+        let mut history = History { messages: Vec::new(), more: false };
+        let (mut scanned, mut bytes) = (0, 0);
+        'pages: loop {
             let page = self.broker.read(&filter, from, SCAN_PAGE).await?;
-            scanned += page.entries.len();
-            let mut rest = page.entries.iter();
-            for entry in rest.by_ref() {
-                if box_of(&entry.subject) == BOX_STATUS {
+            for entry in &page.entries {
+                let Some(mail) = Mail::of(entry).filter(|_| box_of(&entry.subject) != BOX_STATUS) else {
                     continue;
-                }
-                let Some(mail) = Mail::of(entry) else { continue };
-                if below.is_some() {
+                };
+                if let Some(named) = below {
                     // Everything down to the message named is newer.
-                    if below == Some(mail.id) {
+                    if named == mail.id {
                         seen.insert((mail.id, mail.from.to_string()));
                         below = None;
                     }
                     continue;
                 }
-                if self.is_with(with, entry, &mail) && seen.insert((mail.id, mail.from.to_string())) {
-                    let own = box_of(&entry.subject) == BOX_SENT;
-                    history.messages.push(if own {
-                        self.message_from(entry, &mail)
-                    } else {
-                        self.message_to(user, &mail)
-                    });
-                    if history.messages.len() == limit {
-                        break;
-                    }
+                if !self.is_with(with, entry, &mail) || !seen.insert((mail.id, mail.from.to_string())) {
+                    continue;
                 }
+                bytes += entry.body.len();
+                if history.messages.len() == limit
+                    || (bytes > INBOX_LIMIT.bytes_max && !history.messages.is_empty())
+                {
+                    history.more = true;
+                    break 'pages;
+                }
+                let own = box_of(&entry.subject) == BOX_SENT;
+                let message =
+                    if own { self.message_from(entry, &mail) } else { self.message_to(user, &mail) };
+                history.messages.push(message);
             }
-            let last = page.entries.last().map(|entry| entry.seq);
-            history.more = page.more || rest.next().is_some();
-            match last {
-                Some(seq) if page.more => from = ReadFrom::Before(seq),
-                _ => break,
+            scanned += page.entries.len();
+            match page.entries.last() {
+                Some(last) if page.more && scanned < SCAN_ENTRIES_MAX => from = ReadFrom::Before(last.seq),
+                // Without a message to go on from, saying that there is more would lead nowhere.
+                _ => {
+                    history.more = page.more && !history.messages.is_empty();
+                    break;
+                }
             }
         }
         history.messages.reverse();
-        Ok(history)
+        Ok(below.is_none().then_some(history))
     }
 
     /// Where a backward read begins that shall see everything stored before `time`.
@@ -221,24 +259,40 @@ impl Shared {
         }
     }
 
+    /// What a user has sent under this id: an entry for each realm it went to.
+    pub(crate) async fn find_sent(
+        &self,
+        user: &UserName,
+        id: MessageId,
+    ) -> Result<Vec<Arc<Entry>>, ReadError> {
+        let sent = Filter::from(&self.places.mail_sent(user));
+        let is_it = |entry: &Entry| Mail::of(entry).is_some_and(|mail| mail.id == id);
+        if let Some(time) = time_of(id) {
+            let start = ReadFrom::Since(Timestamp(time.0.saturating_sub(CLOCK_SKEW_US)));
+            let found = self.scan(&sent, start, Some(SENT_TOGETHER_MAX), is_it).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        // Whoever made the id has another clock: look at the newest, wherever they are.
+        let page = self
+            .broker
+            .read(&sent, ReadFrom::End, ReadLimit { entries_max: SCAN_ENTRIES_MAX, ..SCAN_PAGE })
+            .await?;
+        Ok(page.entries.into_iter().filter(|entry| is_it(entry)).collect())
+    }
+
     /// Where a message is that `user` sent; `None` if there is no such message.
     pub(crate) async fn status(
         &self,
         user: &UserName,
         id: MessageId,
     ) -> Result<Option<MessageStatus>, ReadError> {
-        let sent = self.places.mail_sent(user);
-        let start = match time_of(id) {
-            Some(time) => ReadFrom::Since(Timestamp(time.0.saturating_sub(CLOCK_SKEW_US))),
-            None => ReadFrom::After(Seq::ZERO),
-        };
-        let found = self
-            .scan(&Filter::from(&sent), start, |entry| Mail::of(entry).is_some_and(|mail| mail.id == id))
-            .await?;
+        let _scan = self.scans.acquire().await;
+        let found = self.find_sent(user, id).await?;
         if found.is_empty() {
             return Ok(None);
         }
-        // One entry for each realm it went to; they were appended together.
         let mut status = Vec::new();
         for entry in &found {
             self.status_of(user, id, entry, &mut status).await?;
@@ -246,6 +300,22 @@ impl Shared {
         let live = status.iter().filter(|(_, state, _)| *state != State::Failed);
         let state = live.map(|(_, state, _)| *state).min().unwrap_or(State::Failed);
         Ok(Some(MessageStatus { state, receivers: status }))
+    }
+
+    /// Whether an append, known to have been made at `seq`, left this subject out. (What was trimmed was there.)
+    pub(crate) async fn is_missing(
+        &self,
+        subject: &Subject,
+        seq: Seq,
+        id: &EntryId,
+    ) -> Result<bool, ReadError> {
+        let filter = Filter::from(subject);
+        let one = ReadLimit::entries(1);
+        let at = self.broker.read(&filter, ReadFrom::After(Seq(seq.0.saturating_sub(1))), one).await?;
+        if at.entries.first().is_some_and(|entry| entry.id == *id) {
+            return Ok(false);
+        }
+        Ok(!self.broker.read(&filter, ReadFrom::Before(seq), one).await?.entries.is_empty())
     }
 
     async fn status_of(
@@ -258,20 +328,28 @@ impl Shared {
         let Some(dest) = Mail::of(entry).and_then(|mail| mail.dest.parse::<RealmId>().ok()) else {
             return Ok(());
         };
-        if dest == *self.places.realm() {
+        let own = self.places.realm();
+        if dest == *own {
             for receiver in receivers(entry) {
-                let (state, reason) = self.local_state(&receiver, id, entry.time).await?;
-                status.push((Address { user: receiver, realm: dest.clone() }, state, reason));
+                let (state, reason) = self.local_state(&receiver, BOX_LOCAL, id, entry.time).await?;
+                status.push((Address { user: receiver, realm: own.clone() }, state, reason));
             }
             return Ok(());
+        }
+        if is_group(entry) {
+            for receiver in receivers(entry).into_iter().filter(|user| self.accounts.get(user).is_some()) {
+                let (state, reason) = self.local_state(&receiver, dest.as_str(), id, entry.time).await?;
+                status.push((Address { user: receiver, realm: own.clone() }, state, reason));
+            }
         }
         let mut states: BTreeMap<UserName, (State, Option<String>)> =
             receivers(entry).into_iter().map(|user| (user, (State::Accepted, None))).collect();
         let news = Filter::from(&self.places.mail_status(user));
         let start = ReadFrom::Since(Timestamp(entry.time.0.saturating_sub(CLOCK_SKEW_US)));
         let concerns = |event: &StatusEvent| event.realm == dest && event.ids.contains(&id);
-        for entry in
-            self.scan(&news, start, |entry| status_event(entry).is_some_and(|event| concerns(&event))).await?
+        for entry in self
+            .scan(&news, start, None, |entry| status_event(entry).is_some_and(|event| concerns(&event)))
+            .await?
         {
             let Some(event) = status_event(&entry) else { continue };
             for (user, (state, reason)) in &mut states {
@@ -293,17 +371,21 @@ impl Shared {
     async fn local_state(
         &self,
         receiver: &UserName,
+        mailbox: &str,
         id: MessageId,
         time: Timestamp,
     ) -> Result<(State, Option<String>), ReadError> {
-        let local = Filter::from(&self.places.mail_local(receiver));
+        let filter = match mailbox.parse::<RealmId>() {
+            Ok(peer) => Filter::from(&self.places.mail_realm(receiver, &peer)),
+            Err(_) => Filter::from(&self.places.mail_local(receiver)),
+        };
         let is_it = |entry: &Entry| Mail::of(entry).is_some_and(|mail| mail.id == id);
-        let found = self.scan(&local, ReadFrom::Since(time), is_it).await?;
+        let found = self.scan(&filter, ReadFrom::Since(time), Some(1), is_it).await?;
         if let Some(entry) = found.first() {
-            let is_read = entry.seq <= self.cursors.get(receiver, BOX_LOCAL);
+            let is_read = entry.seq <= self.cursors.get(receiver, mailbox);
             return Ok((if is_read { State::Read } else { State::Delivered }, None));
         }
-        let oldest = self.broker.read(&local, ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await?;
+        let oldest = self.broker.read(&filter, ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await?;
         match oldest.entries.first() {
             Some(oldest) if oldest.time < time => {
                 Ok((State::Failed, Some(ErrorCode::MailboxFull.as_str().to_owned())))
@@ -312,22 +394,35 @@ impl Shared {
         }
     }
 
-    /// Entries that `wanted` picks, forward, among the next [`SCAN_ENTRIES_MAX`].
+    /// Entries that `wanted` picks, forward, among the next [`SCAN_ENTRIES_MAX`]. With `together` the first one, and
+    /// those among so many behind it.
     async fn scan(
         &self,
         filter: &Filter,
         mut from: ReadFrom,
+        together: Option<usize>,
         wanted: impl Fn(&Entry) -> bool + Send,
     ) -> Result<Vec<Arc<Entry>>, ReadError> {
         let (mut found, mut scanned) = (Vec::new(), 0);
+        let mut left = usize::MAX;
         loop {
             let page = self.broker.read(filter, from, SCAN_PAGE).await?;
+            for entry in &page.entries {
+                if wanted(entry) {
+                    found.push(entry.clone());
+                    left = left.min(together.unwrap_or(usize::MAX));
+                }
+                left -= 1;
+                if left == 0 {
+                    return Ok(found);
+                }
+            }
             scanned += page.entries.len();
-            found.extend(page.entries.iter().filter(|entry| wanted(entry)).cloned());
             match page.entries.last() {
                 Some(last) if page.more && scanned < SCAN_ENTRIES_MAX => from = ReadFrom::After(last.seq),
                 _ => return Ok(found),
             }
+            tokio::task::yield_now().await;
         }
     }
 }

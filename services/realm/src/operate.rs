@@ -76,13 +76,15 @@ impl Shared {
             }
             AdminRequest::UserRemove { user } => {
                 let user = known(&user)?;
-                self.accounts.remove(&user).await?;
+                // Dead to the outside first, gone last: a removal that was broken off can be repeated.
+                self.accounts.set_disabled(&user, true).await?;
                 self.sessions.end_all(&user, None).await?;
                 // Who gets this name later must not find the mail of who had it before.
                 for subject in self.boxes(&user) {
                     let last = self.broker.last(&subject).await?;
                     self.broker.trim(&subject, last).await?;
                 }
+                self.accounts.remove(&user).await?;
                 self.record(RealmEvent::AccountRemoved { user }).await;
             }
             AdminRequest::UserInvite { uses, days } => {
@@ -147,14 +149,16 @@ impl Shared {
         all.sort_by(|a, b| a.user.cmp(&b.user));
         let more = all.len() > LIST_PAGE;
         all.truncate(LIST_PAGE);
-        let sessions: std::collections::HashMap<_, _> = self.sessions.users().into_iter().collect();
+        let online = self.sessions.users();
+        let sessions: std::collections::HashMap<_, _> =
+            online.iter().map(|(user, count)| (user, count)).collect();
         let accounts = all.iter().map(|account| AccountInfo {
             user: account.user.to_string(),
             name: account.name.clone(),
             country: account.country.clone(),
             disabled: account.disabled,
             created: account.created.clone(),
-            sessions: sessions.get(&account.user).copied().unwrap_or(0),
+            sessions: sessions.get(&account.user).map_or(0, |count| **count),
         });
         AdminReply::Accounts { accounts: accounts.collect(), more }
     }

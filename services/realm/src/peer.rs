@@ -115,8 +115,11 @@ impl Peers {
 
     /// Takes note of a peer that has added us.
     pub(crate) async fn learn(&self, realm: RealmId, name: String) -> Result<(), KvError> {
-        if self.is_known(&realm) || self.copy.len() >= PEERS_MAX {
+        if self.is_known(&realm) {
             return Ok(());
+        }
+        if self.copy.len() >= PEERS_MAX {
+            return Err(KvError::Refused("this realm has too many peers".into()));
         }
         let peer = Peer {
             realm: realm.clone(),
@@ -162,13 +165,16 @@ impl Peers {
             realm: card.realm,
         };
         let expect = kept.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision));
-        match self.copy.put(peer.realm.as_str(), &peer, expect, None).await {
-            Ok(()) => {}
-            Err(KvError::Conflict) => return Err(AddRealmError::Exists),
-            Err(error) => return Err(AddRealmError::Unavailable(error.to_string())),
-        }
+        let put = self.copy.put(peer.realm.as_str(), &peer, expect, None).await;
         self.changed.notify_one();
-        Ok(())
+        match put {
+            Ok(()) => Ok(()),
+            // Somebody else has added it, or it has just added us: the same request tells.
+            Err(KvError::Conflict) => {
+                Err(AddRealmError::Unavailable("the realm was changed by somebody else".into()))
+            }
+            Err(error) => Err(AddRealmError::Unavailable(error.to_string())),
+        }
     }
 }
 

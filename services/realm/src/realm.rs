@@ -14,7 +14,7 @@ use antar_proto::command::With;
 use antar_proto::envelope::{Content, Outcome};
 use antar_proto::reply::StatusEvent;
 use antar_proto::{Address, MessageId, RealmId, UserName};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,10 +34,13 @@ use crate::password::Passwords;
 use crate::peer::{AddRealmError, CardRequest, NameCard, Peers, ask, host_is_sane};
 use crate::places::Places;
 use crate::send::{Send, SendError, Sending};
-use crate::session::{SessionKey, Sessions};
+use crate::session::{Session, SessionKey, Sessions};
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the broker may take to answer when asked whether it does.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a realm could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,8 @@ pub(crate) struct Shared {
     paused: watch::Sender<bool>,
     /// Counts appends to mailboxes; see `room`.
     pub(crate) appends: AtomicU64,
+    /// Long looks through mailboxes, one at a time: other reads shall not wait for them.
+    pub(crate) scans: Semaphore,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -91,6 +96,12 @@ impl Shared {
     pub(crate) async fn wait_unpaused(&self) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+    }
+
+    /// Whether the account of a session is as it was at its login.
+    pub(crate) fn is_current(&self, session: &Session) -> bool {
+        let account = self.accounts.get(&session.user);
+        account.is_some_and(|account| !account.disabled && account.generation == session.generation)
     }
 
     /// Stops or resumes traffic with other realms, also for the next start.
@@ -151,7 +162,7 @@ impl Shared {
                 Err(AppendError::NotStored("a box was full, room was made".into()))
             }
             Err(AppendError::Full(subject)) => {
-                tracing::warn!(%subject, "news were left out: the mailbox is full of unread mail");
+                tracing::warn!(%subject, "news or a receipt were left out: there is no room for them");
                 Ok(())
             }
             other => other.map(drop),
@@ -202,6 +213,7 @@ impl Realm {
             lanes: Mutex::default(),
             paused: watch::Sender::new(paused),
             appends: AtomicU64::new(0),
+            scans: Semaphore::new(1),
             broker,
             config,
             places,
@@ -256,12 +268,13 @@ impl Realm {
 
     /// Whose session this token stands for.
     pub fn session(&self, token: &str) -> Option<(SessionKey, UserName)> {
-        self.shared.sessions.find(token).map(|(key, session)| (key, session.user.clone()))
+        let (key, session) = self.shared.sessions.find(token)?;
+        self.shared.is_current(&session).then(|| (key, session.user.clone()))
     }
 
     /// Whether a session has neither ended nor expired.
     pub fn is_live(&self, key: &SessionKey) -> bool {
-        self.shared.sessions.is_live(key)
+        self.shared.sessions.get(key).is_some_and(|session| self.shared.is_current(&session))
     }
 
     /// Ends a session: its token is dead when this returns.
@@ -278,8 +291,9 @@ impl Realm {
         key: &SessionKey,
         old: &str,
         new: &str,
+        from: IpAddr,
     ) -> Result<(), LoginError> {
-        self.shared.passwd(user, key, old, new).await
+        self.shared.passwd(user, key, old, new, from).await
     }
 
     /// Queues a message; the returned future yields what became of it. See [`Send`].
@@ -308,8 +322,9 @@ impl Realm {
 
     /// Marks as read what a reply has shown, and makes that durable.
     pub async fn mark_read(&self, marks: Vec<ReadMark>) {
+        let keys = marks.iter().map(ReadMark::key).collect();
         self.mark_seen(marks);
-        if let Err(error) = crate::tasks::flush_cursors(&self.shared).await {
+        if let Err(error) = crate::tasks::flush_keys(&self.shared, keys).await {
             tracing::warn!(realm = %self.id(), %error, "a cursor is not durable yet");
         }
     }
@@ -326,14 +341,14 @@ impl Realm {
         self.shared.watch(user).await
     }
 
-    /// What was said. See [`With`].
+    /// What was said. See [`With`]. `None` if there is no message `before`.
     pub async fn history(
         &self,
         user: &UserName,
         with: &With,
         before: Option<MessageId>,
         limit: usize,
-    ) -> Result<History, ReadError> {
+    ) -> Result<Option<History>, ReadError> {
         self.shared.history(user, with, before, limit).await
     }
 
@@ -343,7 +358,7 @@ impl Realm {
     }
 
     /// Users with a live session, by login, with how many they have.
-    pub fn online(&self) -> Vec<(UserName, usize)> {
+    pub fn online(&self) -> Arc<Vec<(UserName, usize)>> {
         self.shared.sessions.users()
     }
 
@@ -395,6 +410,13 @@ impl Realm {
         let (user, realm) = (by.clone(), realm.clone());
         self.shared.record(RealmEvent::RealmAdded { user, realm }).await;
         Ok(())
+    }
+
+    /// Whether the broker answers.
+    pub async fn is_ready(&self) -> bool {
+        let subject = self.shared.places.event();
+        let answer = self.shared.broker.last(&subject);
+        tokio::time::timeout(READY_TIMEOUT, answer).await.is_ok_and(|answer| answer.is_ok())
     }
 
     /// The peers, each with the state of the lane to it.

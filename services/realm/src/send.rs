@@ -1,17 +1,16 @@
-//! Sending: from a list of receivers to appends, and from acknowledgements to an outcome.
+//! Sending: queues the appends of a message, and makes one outcome of their acknowledgements.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use antar_broker::{Append, AppendError, Appended, EntryId, PendingAppend, Subject};
+use antar_broker::{Append, AppendError, Appended, PendingAppend, ReadError, Subject};
 use antar_proto::command::Receiver;
-use antar_proto::{Address, MessageId, RealmId, UserName};
+use antar_proto::{MessageId, RealmId, UserName};
 
-use crate::mail::{Sender, message_bytes};
+use crate::mail::same_message;
 use crate::places::{BOX_SENT, box_of};
 use crate::realm::Shared;
 
@@ -45,6 +44,9 @@ pub enum SendError {
     /// All receivers' mailboxes are full of unread messages, or the lane to the realm is.
     #[error("mailbox full")]
     MailboxFull,
+    /// The id stands for another message that this user has sent.
+    #[error("the id was used for another message")]
+    IdReused,
     /// The broker did not take it.
     #[error("not stored: {0}")]
     NotStored(String),
@@ -73,9 +75,17 @@ pub struct Sending {
 
 enum SendingState {
     /// The usual case: one append that is going well.
-    Waiting { pending: PendingAppend, append: Append, shared: Arc<Shared> },
+    Waiting { pending: PendingAppend, one: One },
     /// Several appends, or one that met a difficulty.
     Boxed(Pin<Box<dyn Future<Output = Result<Stored, SendError>> + std::marker::Send>>),
+}
+
+/// One append of a message, with what is needed if it does not go well.
+struct One {
+    shared: Arc<Shared>,
+    from: UserName,
+    id: MessageId,
+    append: Append,
 }
 
 /// What became of one append.
@@ -90,12 +100,18 @@ impl Future for Sending {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let stored = match &mut self.state {
-                SendingState::Waiting { pending, append, shared } => match Pin::new(pending).poll(cx) {
+                SendingState::Waiting { pending, .. } => match Pin::new(pending).poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(appended)) => Ok(stored(appended, false)),
-                    Poll::Ready(Err(error)) => {
-                        let recovery = recover(shared.clone(), append.clone(), error);
-                        self.state = SendingState::Boxed(Box::pin(recovery));
+                    Poll::Ready(Ok(appended)) if !appended.duplicate => {
+                        Ok(Stored { duplicate: false, full: users_of(&appended.full) })
+                    }
+                    Poll::Ready(answer) => {
+                        let gone = SendingState::Boxed(Box::pin(std::future::pending()));
+                        let SendingState::Waiting { one, .. } = std::mem::replace(&mut self.state, gone)
+                        else {
+                            unreachable!("it was waiting a moment ago")
+                        };
+                        self.state = SendingState::Boxed(Box::pin(one.finish(answer)));
                         continue;
                     }
                 },
@@ -107,33 +123,6 @@ impl Future for Sending {
             let unknown = std::mem::take(&mut self.unknown);
             return Poll::Ready(stored.map(|Stored { duplicate, full }| Sent { unknown, full, duplicate }));
         }
-    }
-}
-
-/// Who gets what, after names were resolved.
-#[derive(Default)]
-struct Plan {
-    /// Users of this realm, box `local`.
-    local: Vec<UserName>,
-    /// For each other realm: users there, and users here who get a copy filed under it.
-    remote: Vec<(RealmId, Vec<UserName>, Vec<UserName>)>,
-    /// Names that nobody has.
-    unknown: Vec<String>,
-    /// Sent with `sendgrouprealm`.
-    group: bool,
-}
-
-impl Plan {
-    fn remote(&mut self, realm: &RealmId) -> &mut (RealmId, Vec<UserName>, Vec<UserName>) {
-        let at = self.remote.iter().position(|(known, ..)| known == realm).unwrap_or_else(|| {
-            self.remote.push((realm.clone(), Vec::new(), Vec::new()));
-            self.remote.len() - 1
-        });
-        &mut self.remote[at]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.local.is_empty() && self.remote.is_empty()
     }
 }
 
@@ -151,191 +140,55 @@ impl Shared {
         if plan.is_empty() {
             return Err(SendError::NoSuchUser(unknown));
         }
-        let mut appends = self.appends(from, plan, text, id);
-        if appends.len() == 1 {
-            let append = appends.remove(0);
-            self.watch_room(&append.subjects);
-            let pending = self.broker.append(append.clone()).await.map_err(refused)?;
-            return Ok(Sending {
-                state: SendingState::Waiting { pending, append, shared: self.clone() },
-                unknown,
-            });
-        }
+        let appends = self.appends(from, plan, text, id);
+        let several = appends.len() > 1;
         let mut waiting = Vec::with_capacity(appends.len());
         for append in appends {
             self.watch_room(&append.subjects);
-            let pending = self.broker.append(append.clone()).await.map_err(refused)?;
-            waiting.push((pending, append));
-        }
-        let shared = self.clone();
-        let all = async move {
-            let mut stored = Stored { duplicate: true, full: Vec::new() };
-            let mut any = false;
-            for (pending, append) in waiting {
-                let subjects = append.subjects.clone();
-                let one = match pending.await {
-                    Ok(appended) => self::stored(appended, false),
-                    Err(error) => match recover(shared.clone(), append, error).await {
-                        Ok(one) => one,
-                        // A part of the message is on its way already: this one is full, the send is not in vain.
-                        Err(SendError::MailboxFull) if any => {
-                            Stored { duplicate: true, full: users_of(&subjects) }
-                        }
-                        Err(error) => return Err(error),
-                    },
-                };
-                any = true;
-                stored.duplicate &= one.duplicate;
-                stored.full.extend(one.full);
-            }
-            Ok(stored)
-        };
-        Ok(Sending { state: SendingState::Boxed(Box::pin(all)), unknown })
-    }
-
-    fn plan(&self, what: Send<'_>) -> Result<Plan, SendError> {
-        let mut plan = Plan::default();
-        match what {
-            Send::One(receiver) => {
-                if let Receiver::Qualified(address) = receiver
-                    && address.realm != *self.places.realm()
-                    && !self.peers.is_known(&address.realm)
-                {
-                    return Err(SendError::NoSuchRealm);
+            let queued = self.broker.append(append.clone()).await;
+            let one = One { shared: self.clone(), from: from.clone(), id, append };
+            match queued {
+                Ok(pending) if !several => {
+                    return Ok(Sending { state: SendingState::Waiting { pending, one }, unknown });
                 }
-                self.plan_here(&mut plan, std::slice::from_ref(receiver));
-            }
-            Send::Group(receivers) => self.plan_here(&mut plan, receivers),
-            Send::RealmOne(realm, receiver) if realm == self.places.realm() => {
-                self.plan_here(&mut plan, std::slice::from_ref(receiver));
-            }
-            Send::RealmGroup(realm, receivers) if realm == self.places.realm() => {
-                self.plan_here(&mut plan, receivers)
-            }
-            Send::RealmOne(realm, _) | Send::RealmGroup(realm, _) if !self.peers.is_known(realm) => {
-                return Err(SendError::NoSuchRealm);
-            }
-            Send::RealmOne(realm, receiver) => match receiver {
-                Receiver::User(user) => plan.remote(realm).1.push(user.clone()),
-                Receiver::Qualified(address) if address.realm == *realm => {
-                    plan.remote(realm).1.push(address.user.clone());
-                }
-                other => plan.unknown.push(other.to_string()),
-            },
-            Send::RealmGroup(realm, receivers) => self.plan_group(&mut plan, realm, receivers),
-        }
-        Ok(plan)
-    }
-
-    /// Receivers of `send` and `sendgroup`: of this realm unless qualified.
-    fn plan_here(&self, plan: &mut Plan, receivers: &[Receiver]) {
-        let mut seen = HashSet::with_capacity(receivers.len());
-        for receiver in receivers {
-            let (user, realm) = match receiver {
-                Receiver::User(user) => (user, self.places.realm()),
-                Receiver::Qualified(Address { user, realm }) => (user, realm),
-                Receiver::Nobody(text) => {
-                    plan.unknown.push(text.clone());
-                    continue;
-                }
-            };
-            if !seen.insert((user, realm)) {
-                continue;
-            }
-            if realm != self.places.realm() {
-                match self.peers.is_known(realm) {
-                    true => plan.remote(realm).1.push(user.clone()),
-                    false => plan.unknown.push(receiver.to_string()),
-                }
-            } else if self.accounts.get(user).is_some() {
-                plan.local.push(user.clone());
-            } else {
-                plan.unknown.push(receiver.to_string());
+                other => waiting.push((other, one)),
             }
         }
-    }
-
-    /// Receivers of `sendgrouprealm`: a bare name is the user of that name in the peer, and here too if there is one.
-    fn plan_group(&self, plan: &mut Plan, peer: &RealmId, receivers: &[Receiver]) {
-        plan.group = true;
-        let own = self.places.realm();
-        let mut seen = HashSet::with_capacity(receivers.len());
-        for receiver in receivers {
-            let (user, realms): (_, &[&RealmId]) = match receiver {
-                Receiver::User(user) => (user, &[peer, own]),
-                Receiver::Qualified(Address { user, realm }) => (user, &[realm]),
-                Receiver::Nobody(text) => {
-                    plan.unknown.push(text.clone());
-                    continue;
-                }
-            };
-            for &realm in realms {
-                if !seen.insert((user, realm)) {
-                    continue;
-                }
-                if realm == own {
-                    if self.accounts.get(user).is_some() {
-                        plan.remote(peer).2.push(user.clone());
-                    } else if matches!(receiver, Receiver::Qualified(_)) {
-                        plan.unknown.push(receiver.to_string());
-                    }
-                } else if self.peers.is_known(realm) {
-                    plan.remote(realm).1.push(user.clone());
-                } else {
-                    plan.unknown.push(receiver.to_string());
-                }
-            }
-        }
-    }
-
-    /// The appends of a plan: outboxes first, each followed by the copies that belong to it.
-    fn appends(&self, from: &UserName, plan: Plan, text: &str, id: MessageId) -> Vec<Append> {
-        let account = self.accounts.get(from);
-        let address = Address { user: from.clone(), realm: self.places.realm().clone() };
-        let name = account.as_ref().map_or(from.as_str(), |account| account.name.as_str());
-        let sender = Sender { address: &address, name };
-        let key = id.0.simple();
-        let entry_id = |suffix: std::fmt::Arguments<'_>| {
-            EntryId::new(format!("{key}/{from}{suffix}")).expect("a UUID and names are printable and short")
-        };
-        let sent = self.places.mail_sent(from);
-        let mut appends = Vec::with_capacity(1 + 2 * plan.remote.len());
-        for (realm, there, here) in plan.remote {
-            let outbox = (!there.is_empty()).then(|| self.places.outbox(&realm));
-            let body = message_bytes(id, &sender, &realm, there, plan.group, text);
-            if let Some(outbox) = outbox {
-                appends.push(Append::new(outbox, entry_id(format_args!("/{realm}")), body.clone()));
-            }
-            let mut copies: Vec<Subject> =
-                here.iter().map(|user| self.places.mail_realm(user, &realm)).collect();
-            copies.push(sent.clone());
-            let id = entry_id(format_args!("/{realm}/copy"));
-            appends.push(Append {
-                subjects: copies,
-                id,
-                headers: Vec::new(),
-                body,
-                expect_last: None,
-                copies: 0,
-            });
-        }
-        if !plan.local.is_empty() {
-            let mut subjects: Vec<Subject> =
-                plan.local.iter().map(|user| self.places.mail_local(user)).collect();
-            subjects.push(sent);
-            let body = message_bytes(id, &sender, self.places.realm(), plan.local, false, text);
-            let id = entry_id(format_args!(""));
-            appends.push(Append { subjects, id, headers: Vec::new(), body, expect_last: None, copies: 1 });
-        }
-        appends
+        Ok(Sending { state: SendingState::Boxed(Box::pin(all(waiting))), unknown })
     }
 }
 
-/// The broker did not even queue it.
-fn refused(error: AppendError) -> SendError {
-    match error {
-        AppendError::Unknown(why) => SendError::Unknown(why),
-        other => SendError::NotStored(other.to_string()),
+/// Waits for all appends of a message. What part of it was stored is on its way, so the answer then is no refusal.
+async fn all(waiting: Vec<(Result<PendingAppend, AppendError>, One)>) -> Result<Stored, SendError> {
+    let mut stored = Stored { duplicate: true, full: Vec::new() };
+    let mut refused: Option<SendError> = None;
+    let (mut any, mut all_full) = (false, true);
+    for (queued, one) in waiting {
+        let users = users_of(&one.append.subjects);
+        let answer = match queued {
+            Ok(pending) => pending.await,
+            Err(error) => Err(error),
+        };
+        match one.finish(answer).await {
+            Ok(part) => {
+                any = true;
+                stored.duplicate &= part.duplicate;
+                stored.full.extend(part.full);
+            }
+            Err(SendError::MailboxFull) => stored.full.extend(users),
+            Err(SendError::IdReused) => return Err(SendError::IdReused),
+            Err(error) => {
+                all_full = false;
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    match refused {
+        None if any => Ok(stored),
+        None if all_full => Err(SendError::MailboxFull),
+        Some(error) if !any => Err(error),
+        Some(error) => Err(SendError::Unknown(error.to_string())),
+        None => Err(SendError::MailboxFull),
     }
 }
 
@@ -345,35 +198,55 @@ fn users_of(subjects: &[Subject]) -> Vec<String> {
     others.filter_map(|subject| subject.tokens().nth(3).map(str::to_owned)).collect()
 }
 
-/// What became of an append that was acknowledged: whose mailbox was full got nothing.
-fn stored(appended: Appended, was_unknown: bool) -> Stored {
-    let full = users_of(&appended.full);
-    // After an acknowledgement that was lost, finding the entry there is not a repetition by the sender.
-    Stored { duplicate: appended.duplicate && !was_unknown, full }
-}
-
-/// Brings an append that was not acknowledged to an end: the same id again where the outcome is unknown. Nothing else
-/// is tried again: what the same connection sent after it may be stored already, and order is kept.
-async fn recover(shared: Arc<Shared>, append: Append, mut error: AppendError) -> Result<Stored, SendError> {
-    for _ in 0..UNKNOWN_TRIES {
-        match error {
-            AppendError::Unknown(_) => tokio::time::sleep(UNKNOWN_DELAY).await,
-            // The sender's own copy is a convenience; the message itself is on its way.
-            AppendError::Full(subject) if box_of(&subject) == BOX_SENT => {
-                return Ok(Stored { duplicate: false, full: Vec::new() });
-            }
-            AppendError::Full(_) => return Err(SendError::MailboxFull),
-            other => return Err(SendError::NotStored(other.to_string())),
-        }
-        let again = match shared.broker.append(append.clone()).await {
-            Ok(pending) => pending.await,
-            Err(error) => Err(error),
-        };
-        match again {
-            Ok(appended) => return Ok(stored(appended, true)),
-            Err(AppendError::Unknown(why)) => error = AppendError::Unknown(why),
-            Err(other) => return Err(SendError::Unknown(other.to_string())),
+impl One {
+    /// Brings an append to an end: one whose outcome is unknown is tried again under its id, a repetition is compared
+    /// with what it repeats. Nothing else is tried again: what the same connection sent after it may be stored already.
+    ///
+    /// (A try whose acknowledgement was lost was nearly always stored, in its place, and the next one finds it there.
+    /// Where it was not, the message is stored behind those that were sent meanwhile.)
+    async fn finish(self, mut answer: Result<Appended, AppendError>) -> Result<Stored, SendError> {
+        let mut tries = 0;
+        loop {
+            answer = match answer {
+                Ok(appended) if appended.duplicate && tries == 0 => return self.repeated(appended).await,
+                // After a lost acknowledgement, finding the entry there is no repetition by the sender.
+                Ok(appended) => {
+                    return Ok(Stored { duplicate: false, full: users_of(&appended.full) });
+                }
+                // The sender's own copy is a convenience; the message itself is on its way.
+                Err(AppendError::Full(subject)) if box_of(&subject) == BOX_SENT => {
+                    return Ok(Stored { duplicate: false, full: Vec::new() });
+                }
+                Err(AppendError::Full(_)) => return Err(SendError::MailboxFull),
+                Err(AppendError::Unknown(_)) if tries < UNKNOWN_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(UNKNOWN_DELAY).await;
+                    match self.shared.broker.append(self.append.clone()).await {
+                        Ok(pending) => pending.await,
+                        Err(error) => Err(error),
+                    }
+                }
+                Err(error @ AppendError::Unknown(_)) => return Err(SendError::Unknown(error.to_string())),
+                Err(error) if tries > 0 => return Err(SendError::Unknown(error.to_string())),
+                Err(error) => return Err(SendError::NotStored(error.to_string())),
+            };
         }
     }
-    Err(SendError::Unknown(error.to_string()))
+
+    /// The id was used before: either the same message was sent again, which is answered as it was the first time, or
+    /// it stands for another one.
+    async fn repeated(&self, appended: Appended) -> Result<Stored, SendError> {
+        let unreadable = |error: ReadError| SendError::Unknown(error.to_string());
+        let kept = self.shared.find_sent(&self.from, self.id).await.map_err(unreadable)?;
+        if !kept.is_empty() && !kept.iter().any(|entry| same_message(&entry.body, &self.append.body)) {
+            return Err(SendError::IdReused);
+        }
+        let mut full = Vec::new();
+        for subject in &self.append.subjects {
+            if self.shared.is_missing(subject, appended.seq, &self.append.id).await.map_err(unreadable)? {
+                full.push(subject.clone());
+            }
+        }
+        Ok(Stored { duplicate: true, full: users_of(&full) })
+    }
 }

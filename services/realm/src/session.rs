@@ -1,7 +1,7 @@
 //! Sessions: tokens that stand for a user until they expire or are ended. Only their SHA-256 is kept.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use antar_broker::{Expect, KvError, Timestamp};
@@ -16,12 +16,18 @@ use crate::hex::hex;
 /// Longest token that is looked at; ours have 36 bytes.
 const TOKEN_BYTES_MAX: usize = 64;
 
+/// Most sessions of one user; a further login ends the oldest.
+const SESSIONS_PER_USER_MAX: usize = 100;
+
 /// A session, as it is kept under the hash of its token.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Session {
     pub(crate) user: UserName,
     /// Microseconds since 1970.
     pub(crate) created: u64,
+    /// Of the account at the login: a session of another generation is dead.
+    #[serde(default)]
+    pub(crate) generation: u64,
     /// Likewise. The broker drops the key at that time; a stale copy does not outlive it either.
     pub(crate) expires: u64,
 }
@@ -31,7 +37,12 @@ pub(crate) struct Session {
 pub(crate) struct Sessions {
     copy: KvCopy<Session>,
     ttl: Duration,
+    /// What [`Self::users`] found last, and when: with this version of the copy.
+    users: Arc<Mutex<(u64, Arc<Users>)>>,
 }
+
+/// How many live sessions each user has, by the time of the oldest.
+type Users = Vec<(UserName, usize)>;
 
 /// Names a session without being its token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,32 +56,54 @@ impl SessionKey {
 
 impl Sessions {
     pub(crate) fn new(copy: KvCopy<Session>, ttl: Duration) -> Self {
-        Self { copy, ttl }
+        Self { copy, ttl, users: Arc::default() }
     }
 
     /// Opens a session; durable when this returns. The token is shown this once.
-    pub(crate) async fn open(&self, user: &UserName) -> Result<String, KvError> {
+    pub(crate) async fn open(&self, user: &UserName, generation: u64) -> Result<String, KvError> {
+        self.end_oldest(user).await?;
         let token = Uuid::new_v4().hyphenated().to_string();
         let created = Timestamp::now().0;
         let expires = created.saturating_add(u64::try_from(self.ttl.as_micros()).unwrap_or(u64::MAX));
-        let session = Session { user: user.clone(), created, expires };
+        let session = Session { user: user.clone(), created, generation, expires };
         self.copy.put(&SessionKey::of(&token).0, &session, Expect::Absent, Some(self.ttl)).await?;
         Ok(token)
     }
 
-    /// Whose token this is, and the key that [`Self::is_live`] takes.
+    /// Whose token this is, and the key that [`Self::get`] takes.
     pub(crate) fn find(&self, token: &str) -> Option<(SessionKey, Arc<Session>)> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
         let key = SessionKey::of(token);
-        let session = self.copy.get(&key.0).filter(|session| session.expires > Timestamp::now().0)?;
+        let session = self.get(&key)?;
         Some((key, session))
     }
 
-    /// Whether the session has neither ended nor expired.
-    pub(crate) fn is_live(&self, key: &SessionKey) -> bool {
-        self.copy.get(&key.0).is_some_and(|session| session.expires > Timestamp::now().0)
+    /// The session of this key, if it has neither ended nor expired.
+    pub(crate) fn get(&self, key: &SessionKey) -> Option<Arc<Session>> {
+        self.copy.get(&key.0).filter(|session| session.expires > Timestamp::now().0)
+    }
+
+    /// Takes a session over into another generation of its account.
+    pub(crate) async fn renew(&self, key: &SessionKey, generation: u64) -> Result<(), KvError> {
+        let Some((session, revision)) = self.copy.get_with_revision(&key.0) else { return Ok(()) };
+        let left = Duration::from_micros(session.expires.saturating_sub(Timestamp::now().0).max(1));
+        let Session { user, created, expires, .. } = &*session;
+        let renewed = Session { user: user.clone(), created: *created, generation, expires: *expires };
+        self.copy.put(&key.0, &renewed, Expect::Revision(revision), Some(left)).await
+    }
+
+    /// Makes room for one more session of a user who has as many as there may be.
+    async fn end_oldest(&self, user: &UserName) -> Result<(), KvError> {
+        if self.count(user) < SESSIONS_PER_USER_MAX {
+            return Ok(());
+        }
+        let all = self.copy.all().into_iter().filter(|(_, session)| session.user == *user);
+        match all.min_by_key(|(_, session)| session.created) {
+            Some((key, _)) => self.copy.delete(&key).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends one session.
@@ -88,8 +121,17 @@ impl Sessions {
         Ok(())
     }
 
-    /// How many live sessions each user has, by the time of the oldest.
-    pub(crate) fn users(&self) -> Vec<(UserName, usize)> {
+    /// How many live sessions each user has, by the time of the oldest. Counted anew only when a session came or went.
+    pub(crate) fn users(&self) -> Arc<Users> {
+        let version = self.copy.version();
+        let mut known = self.users.lock().expect("no holder of this lock panics");
+        if known.0 != version {
+            *known = (version, Arc::new(self.count_users()));
+        }
+        known.1.clone()
+    }
+
+    fn count_users(&self) -> Users {
         let now = Timestamp::now().0;
         let mut users: HashMap<UserName, (u64, usize)> = HashMap::new();
         for (_, session) in self.copy.all() {
@@ -106,6 +148,6 @@ impl Sessions {
 
     /// How many live sessions a user has.
     pub(crate) fn count(&self, user: &UserName) -> usize {
-        self.users().into_iter().find(|(name, _)| name == user).map_or(0, |(_, count)| count)
+        self.users().iter().find(|(name, _)| name == user).map_or(0, |(_, count)| *count)
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminReply, AdminRequest, PeerInfo};
 use crate::copy::KvCopy;
-use crate::cursor::{FLUSH_INTERVAL, Flushed, RemoteRead};
+use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
 use crate::delivery::{self, LanePosition};
 use crate::lane;
 use crate::peer::CardRequest;
@@ -26,6 +26,8 @@ use crate::realm::{Shared, StartError};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How many entries one look removes from one subject at a time.
 const SWEEP_PAGE: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 8 * 1024 * 1024 };
+/// Cursors that are made durable at once.
+const CURSORS_AT_ONCE: usize = 64;
 /// Most outcomes in one receipt about what was read.
 const READS_PER_RECEIPT_MAX: usize = 500;
 
@@ -99,12 +101,25 @@ pub(crate) enum FlushError {
     Append(#[from] AppendError),
 }
 
-/// Makes cursors durable and tells other realms what was read of theirs.
+/// Makes all cursors durable that moved and tells other realms what was read of theirs.
 pub(crate) async fn flush_cursors(shared: &Arc<Shared>) -> Result<(), FlushError> {
-    let Flushed { boxes, reads } = shared.cursors.flush().await?;
-    for subject in boxes.iter().filter_map(|key| shared.places.mail_of_cursor(key)) {
+    flush_keys(shared, shared.cursors.unsaved()).await?;
+    tell_reads(shared).await
+}
+
+/// Makes these cursors durable, many at a time so that they share commits, and makes room in boxes that are full.
+pub(crate) async fn flush_keys(shared: &Arc<Shared>, keys: Vec<String>) -> Result<(), FlushError> {
+    for keys in keys.chunks(CURSORS_AT_ONCE) {
+        futures_util::future::try_join_all(keys.iter().map(|key| shared.cursors.save(key))).await?;
+    }
+    for subject in keys.iter().filter_map(|key| shared.places.mail_of_cursor(key)) {
         shared.keep_room(&subject).await;
     }
+    Ok(())
+}
+
+async fn tell_reads(shared: &Arc<Shared>) -> Result<(), FlushError> {
+    let reads = shared.cursors.take_reads();
     let mut outcomes: HashMap<RealmId, Vec<Outcome>> = HashMap::new();
     for RemoteRead { origin, sender, reader, id } in reads {
         outcomes.entry(origin).or_default().push(Outcome {
@@ -134,10 +149,15 @@ impl Shared {
                 if from != *self.places.realm()
                     && let Err(error) = self.peers.learn(from, name).await
                 {
+                    // Without an answer the other side does not add us: it would send what we do not take.
                     tracing::warn!(realm = %self.places.realm(), %error, "a peer could not be noted");
+                    return;
                 }
             }
-            Ok(CardRequest::Resumed { from }) => self.lane(&from).nudge.notify_one(),
+            Ok(CardRequest::Resumed { from }) if self.peers.is_known(&from) => {
+                self.lane(&from).nudge.notify_one()
+            }
+            Ok(CardRequest::Resumed { .. }) => return,
             Err(error) => {
                 tracing::warn!(realm = %self.places.realm(), %error, "a request for the name card is not readable");
                 return;

@@ -9,6 +9,7 @@ use antar_broker::fault::Faulty;
 use antar_proto::command::Receiver;
 use antar_proto::reply::Event;
 use antar_proto::{MessageId, UserName};
+use antar_realm::admin::{AdminReply, AdminRequest};
 use antar_realm::{Realm, RealmConfig, Send, SendError, Sending};
 
 /// Long enough for two busy cores; nothing waits for it unless something is wrong.
@@ -112,5 +113,46 @@ async fn a_lost_acknowledgement_makes_no_second_copy() {
     let sent = send(&realm, "halo").await.unwrap().await.unwrap();
     assert!(!sent.duplicate);
     assert_eq!(realm.inbox(&user("henderson")).await.unwrap().messages.len(), 1);
+    realm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_means_one_message_and_sending_it_again_is_answered_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = realm(broker(&dir).await, 5).await;
+    for number in 0..5 {
+        send(&realm, &number.to_string()).await.unwrap().await.unwrap();
+    }
+    let group = [Receiver::User(user("henderson")), Receiver::User(user("lineker"))];
+    let id = MessageId::fresh();
+    for duplicate in [false, true] {
+        let sending = realm.send(&user("messi"), Send::Group(&group), "halo", id).await.unwrap();
+        let sent = sending.await.unwrap();
+        assert_eq!((sent.duplicate, &sent.full[..]), (duplicate, &["henderson".to_owned()][..]));
+    }
+    let other = realm.send(&user("messi"), Send::One(&group[1]), "something else", id).await.unwrap();
+    assert_eq!(other.await, Err(SendError::IdReused));
+    assert_eq!(realm.inbox(&user("lineker")).await.unwrap().messages.len(), 1);
+    realm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_was_waiting_when_the_account_was_disabled_opens_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = realm(broker(&dir).await, 100).await;
+    let here = std::net::IpAddr::from([127, 0, 0, 1]);
+    let waiting = realm.clone();
+    let login = tokio::spawn(async move { waiting.login("lineker", "surabaya", here).await });
+    let disable = AdminRequest::UserDisable { user: "lineker".into(), disabled: true };
+    assert_eq!(realm.admin(disable).await, AdminReply::Done);
+    if let Ok(token) = login.await.unwrap() {
+        assert!(realm.session(&token).is_none());
+    }
+    let enable = AdminRequest::UserDisable { user: "lineker".into(), disabled: false };
+    assert_eq!(realm.admin(enable).await, AdminReply::Done);
+    let token = realm.login("lineker", "surabaya", here).await.unwrap();
+    let (key, lineker) = realm.session(&token).unwrap();
+    realm.passwd(&lineker, &key, "surabaya", "surabaya2", here).await.unwrap();
+    assert!(realm.is_live(&key), "the session that changed the password goes on");
     realm.stop().await;
 }

@@ -1,0 +1,177 @@
+//! Who gets a message: from receivers as they were written to appends.
+
+use std::collections::HashSet;
+
+use antar_broker::{Append, EntryId, Subject};
+use antar_proto::command::Receiver;
+use antar_proto::{Address, MessageId, RealmId, UserName};
+
+use crate::mail::{Sender, message_bytes};
+use crate::realm::Shared;
+use crate::send::{Send, SendError};
+
+/// Who gets what, after names were resolved.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// Users of this realm, box `local`.
+    local: Vec<UserName>,
+    /// For each other realm: users there, and users here who get a copy filed under it.
+    remote: Vec<(RealmId, Vec<UserName>, Vec<UserName>)>,
+    /// Names that nobody has.
+    pub(crate) unknown: Vec<String>,
+    /// Sent with `sendgrouprealm`.
+    group: bool,
+}
+
+impl Plan {
+    fn remote(&mut self, realm: &RealmId) -> &mut (RealmId, Vec<UserName>, Vec<UserName>) {
+        let at = self.remote.iter().position(|(known, ..)| known == realm).unwrap_or_else(|| {
+            self.remote.push((realm.clone(), Vec::new(), Vec::new()));
+            self.remote.len() - 1
+        });
+        &mut self.remote[at]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.local.is_empty() && self.remote.is_empty()
+    }
+}
+
+impl Shared {
+    pub(crate) fn plan(&self, what: Send<'_>) -> Result<Plan, SendError> {
+        let mut plan = Plan::default();
+        match what {
+            Send::One(receiver) => {
+                if let Receiver::Qualified(address) = receiver
+                    && address.realm != *self.places.realm()
+                    && !self.peers.is_known(&address.realm)
+                {
+                    return Err(SendError::NoSuchRealm);
+                }
+                self.plan_here(&mut plan, std::slice::from_ref(receiver));
+            }
+            Send::Group(receivers) => self.plan_here(&mut plan, receivers),
+            Send::RealmOne(realm, receiver) if realm == self.places.realm() => {
+                self.plan_here(&mut plan, std::slice::from_ref(receiver));
+            }
+            Send::RealmGroup(realm, receivers) if realm == self.places.realm() => {
+                self.plan_here(&mut plan, receivers)
+            }
+            Send::RealmOne(realm, _) | Send::RealmGroup(realm, _) if !self.peers.is_known(realm) => {
+                return Err(SendError::NoSuchRealm);
+            }
+            Send::RealmOne(realm, receiver) => match receiver {
+                Receiver::User(user) => plan.remote(realm).1.push(user.clone()),
+                Receiver::Qualified(address) if address.realm == *realm => {
+                    plan.remote(realm).1.push(address.user.clone());
+                }
+                other => plan.unknown.push(other.to_string()),
+            },
+            Send::RealmGroup(realm, receivers) => self.plan_group(&mut plan, realm, receivers),
+        }
+        Ok(plan)
+    }
+
+    /// Receivers of `send` and `sendgroup`: of this realm unless qualified.
+    fn plan_here(&self, plan: &mut Plan, receivers: &[Receiver]) {
+        let mut seen = HashSet::with_capacity(receivers.len());
+        for receiver in receivers {
+            let (user, realm) = match receiver {
+                Receiver::User(user) => (user, self.places.realm()),
+                Receiver::Qualified(Address { user, realm }) => (user, realm),
+                Receiver::Nobody(text) => {
+                    plan.unknown.push(text.clone());
+                    continue;
+                }
+            };
+            if !seen.insert((user, realm)) {
+                continue;
+            }
+            if realm != self.places.realm() {
+                match self.peers.is_known(realm) {
+                    true => plan.remote(realm).1.push(user.clone()),
+                    false => plan.unknown.push(receiver.to_string()),
+                }
+            } else if self.accounts.get(user).is_some() {
+                plan.local.push(user.clone());
+            } else {
+                plan.unknown.push(receiver.to_string());
+            }
+        }
+    }
+
+    /// Receivers of `sendgrouprealm`: a bare name is the user of that name in the peer, and here too if there is one.
+    fn plan_group(&self, plan: &mut Plan, peer: &RealmId, receivers: &[Receiver]) {
+        plan.group = true;
+        let own = self.places.realm();
+        let mut seen = HashSet::with_capacity(receivers.len());
+        for receiver in receivers {
+            let (user, realms): (_, &[&RealmId]) = match receiver {
+                Receiver::User(user) => (user, &[peer, own]),
+                Receiver::Qualified(Address { user, realm }) => (user, &[realm]),
+                Receiver::Nobody(text) => {
+                    plan.unknown.push(text.clone());
+                    continue;
+                }
+            };
+            for &realm in realms {
+                if !seen.insert((user, realm)) {
+                    continue;
+                }
+                if realm == own {
+                    if self.accounts.get(user).is_some() {
+                        plan.remote(peer).2.push(user.clone());
+                    } else if matches!(receiver, Receiver::Qualified(_)) {
+                        plan.unknown.push(receiver.to_string());
+                    }
+                } else if self.peers.is_known(realm) {
+                    plan.remote(realm).1.push(user.clone());
+                } else {
+                    plan.unknown.push(receiver.to_string());
+                }
+            }
+        }
+    }
+
+    /// The appends of a plan: outboxes first, each followed by the copies that belong to it.
+    pub(crate) fn appends(&self, from: &UserName, plan: Plan, text: &str, id: MessageId) -> Vec<Append> {
+        let account = self.accounts.get(from);
+        let address = Address { user: from.clone(), realm: self.places.realm().clone() };
+        let name = account.as_ref().map_or(from.as_str(), |account| account.name.as_str());
+        let sender = Sender { address: &address, name };
+        let key = id.0.simple();
+        let entry_id = |suffix: std::fmt::Arguments<'_>| {
+            EntryId::new(format!("{key}/{from}{suffix}")).expect("a UUID and names are printable and short")
+        };
+        let sent = self.places.mail_sent(from);
+        let mut appends = Vec::with_capacity(1 + 2 * plan.remote.len());
+        for (realm, there, here) in plan.remote {
+            let outbox = (!there.is_empty()).then(|| self.places.outbox(&realm));
+            let body = message_bytes(id, &sender, &realm, there, plan.group, text);
+            if let Some(outbox) = outbox {
+                appends.push(Append::new(outbox, entry_id(format_args!("/{realm}")), body.clone()));
+            }
+            let mut copies: Vec<Subject> =
+                here.iter().map(|user| self.places.mail_realm(user, &realm)).collect();
+            copies.push(sent.clone());
+            let id = entry_id(format_args!("/{realm}/copy"));
+            appends.push(Append {
+                subjects: copies,
+                id,
+                headers: Vec::new(),
+                body,
+                expect_last: None,
+                copies: 0,
+            });
+        }
+        if !plan.local.is_empty() {
+            let mut subjects: Vec<Subject> =
+                plan.local.iter().map(|user| self.places.mail_local(user)).collect();
+            subjects.push(sent);
+            let body = message_bytes(id, &sender, self.places.realm(), plan.local, false, text);
+            let id = entry_id(format_args!(""));
+            appends.push(Append { subjects, id, headers: Vec::new(), body, expect_last: None, copies: 1 });
+        }
+        appends
+    }
+}
