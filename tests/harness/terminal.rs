@@ -11,7 +11,7 @@ pub(crate) struct Terminal {
     child: Child,
     keys: ChildStdin,
     shown: Arc<Mutex<Vec<u8>>>,
-    /// How much of what was shown has been looked for.
+    /// How much of the plain text has been looked for.
     seen: usize,
 }
 
@@ -53,19 +53,25 @@ impl Terminal {
         self.press(&format!("{line}\r"));
     }
 
-    /// Waits until this is shown, after what was waited for before.
+    /// Waits until this is shown, after what was waited for before. Colours, moves of the cursor and returns are left out:
+    /// where they stand depends on how many keys were read at a time.
     #[track_caller]
     pub(crate) fn expect(&mut self, wanted: &str) {
         let from = self.seen;
         self.seen = eventually(&format!("the terminal shows {wanted:?}"), || {
-            let shown = self.shown.lock().expect("no holder panics");
-            let text = &shown[from..];
+            let plain = plain(&self.shown.lock().expect("no holder panics"));
+            let text = plain.get(from..)?;
             let at = text.windows(wanted.len()).position(|window| window == wanted.as_bytes())?;
             Some(from + at + wanted.len())
         });
     }
 
-    /// All that was ever shown.
+    /// All text that was ever shown, without what only moves and colours it.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&plain(&self.shown.lock().expect("no holder panics"))).into_owned()
+    }
+
+    /// All that was ever shown, byte for byte.
     pub(crate) fn shown(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().expect("no holder panics")).into_owned()
     }
@@ -87,4 +93,20 @@ impl Drop for Terminal {
             eprintln!("--- the terminal:\n{:?}", self.shown());
         }
     }
+}
+
+/// What is left without control characters and without sequences that begin with ESC `[`.
+fn plain(shown: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(shown.len());
+    let mut bytes = shown.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte == 0x1b && bytes.next_if_eq(&b'[').is_some() {
+            // Parameters, then one byte that ends it.
+            while bytes.next_if(|byte| !(0x40..=0x7e).contains(byte)).is_some() {}
+            bytes.next();
+        } else if byte >= b' ' {
+            plain.push(byte);
+        }
+    }
+    plain
 }

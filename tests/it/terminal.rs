@@ -59,7 +59,7 @@ fn a_password_that_is_asked_for_is_not_shown() {
     terminal.expect("assword");
     terminal.type_line("surabaya");
     terminal.expect("logged in as messi");
-    assert!(!terminal.shown().contains("surabaya"));
+    assert!(!terminal.text().contains("surabaya"), "{}", terminal.text());
 }
 
 #[test]
