@@ -102,7 +102,8 @@ fn nobody_sees_what_others_said() {
     let sent = ok(messi.cmd("send henderson hanya kita"));
     assert!(history(&mut lineker, "").is_empty());
     assert!(history(&mut lineker, "messi").is_empty());
-    assert!(history(&mut lineker, &format!("before={}", text(&sent, "message_id"))).is_empty());
+    let before = format!("before={}", text(&sent, "message_id"));
+    refused(lineker.cmd(&format!("history {before}")), "no-such-message");
 }
 
 #[test]

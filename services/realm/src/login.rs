@@ -158,7 +158,9 @@ impl Shared {
             password.len() <= PASSWORD_BYTES_MAX && self.accounts.passwords.verify(password, hash).await?;
         let Some(account) = account.filter(|_| right) else {
             self.throttle.failed(known, from);
-            tracing::info!(realm = %self.places.realm(), user = known, %from, "a login failed");
+            // People type their password where their name belongs: a name that nobody has is not logged.
+            let user = if is_known { known } else { "" };
+            tracing::info!(realm = %self.places.realm(), user, %from, "a login failed");
             return Err(match (self.config.uniform_errors, is_known) {
                 (true, _) => LoginError::BadCredentials,
                 (false, true) => LoginError::BadPassword,
