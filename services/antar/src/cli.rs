@@ -234,10 +234,10 @@ pub(crate) enum UserCommand {
     /// Make a code for `register … invite=CODE`, and print it.
     Invite {
         /// How many accounts it is good for.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         uses: u32,
         /// For how many days.
-        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3660))]
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3_650))]
         days: u32,
     },
     /// Make many accounts from a CSV file with the columns user, password, name and country.

@@ -53,8 +53,8 @@ pub type SharedBroker = Arc<dyn Broker>;
 pub trait Broker: Send + Sync + 'static {
     /// Makes the stream if it is not there; compares it with `spec` if it is.
     ///
-    /// A stream keeps the entries of the subjects that one of its filters matches. An existing stream whose settings
-    /// differ is refused with [`OpenError::Differs`], never changed.
+    /// A stream keeps the entries of the subjects that one of its filters matches. Of an existing stream a higher limit
+    /// is taken over, which breaks nobody's promise; any other difference is refused with [`OpenError::Differs`].
     async fn open_stream(&self, spec: &StreamSpec) -> Result<(), OpenError>;
 
     /// Queues one append and returns as soon as its place in the order is certain; the returned future yields the

@@ -22,7 +22,7 @@ use crate::clock::now_rfc3339;
 use crate::copy::KvCopy;
 use crate::dead::{Claim, Dead};
 use crate::mail::envelope;
-use crate::realm::Shared;
+use crate::shared::Shared;
 
 /// Most envelopes, and bytes of them, that are worked on at once.
 const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };

@@ -11,7 +11,7 @@ use crate::cursor::ReadMark;
 use crate::mail::Mail;
 use crate::mailbox::status_event;
 use crate::places::{BOX_SENT, BOX_STATUS, box_of};
-use crate::realm::Shared;
+use crate::shared::Shared;
 
 /// Most entries, and bytes of them, that one step returns.
 const STEP: ReadLimit = ReadLimit { entries_max: 128, bytes_max: 256 * 1024 };

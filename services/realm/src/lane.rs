@@ -20,7 +20,7 @@ use crate::clock::now_rfc3339;
 use crate::hex::hex;
 use crate::peer::{CardRequest, Peer, ask};
 use crate::places::Places;
-use crate::realm::Shared;
+use crate::shared::Shared;
 
 /// Most envelopes, and bytes of them, that are on their way to one peer at once.
 const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };

@@ -27,6 +27,7 @@ mod realm;
 mod room;
 mod send;
 mod session;
+mod shared;
 mod tasks;
 
 pub use account::AccountError;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use antar_broker::KvError;
 use antar_proto::{ErrorCode, UserName};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::account::AccountError;
 use crate::config::Registration;
 use crate::event::RealmEvent;
 use crate::password::{HashError, PASSWORD_BYTES_MAX};
-use crate::realm::Shared;
 use crate::session::SessionKey;
+use crate::shared::Shared;
 
 /// So many failures of one account from one address within [`FAILURE_WINDOW`] are answered at once; further tries wait
 /// (`reliability.md`, Accounts).
@@ -105,29 +106,41 @@ impl From<KvError> for LoginError {
 /// Failures of the last minute, for each account and address.
 #[derive(Default)]
 pub(crate) struct Throttle {
-    failures: Mutex<HashMap<(String, IpAddr), VecDeque<Instant>>>,
+    failures: Mutex<HashMap<(String, IpAddr), Failures>>,
+}
+
+#[derive(Default)]
+struct Failures {
+    times: VecDeque<Instant>,
+    /// Tries that have to wait do so one after the other, however many connections they come from.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Throttle {
-    /// How long a try has to wait.
-    fn delay(&self, user: &str, from: IpAddr) -> Duration {
-        let mut failures = self.failures.lock().expect("no holder of this lock panics");
-        let Some(times) = failures.get_mut(&(user.to_owned(), from)) else { return Duration::ZERO };
-        times.retain(|at| at.elapsed() < FAILURE_WINDOW);
-        if times.len() >= FAILURES_FREE { FAILURE_DELAY } else { Duration::ZERO }
+    /// Waits as long as a try has to. While what this returns is held, no other such try goes on.
+    async fn wait(&self, user: &str, from: IpAddr) -> Option<OwnedMutexGuard<()>> {
+        let turn = {
+            let mut failures = self.failures.lock().expect("no holder of this lock panics");
+            let known = failures.get_mut(&(user.to_owned(), from))?;
+            known.times.retain(|at| at.elapsed() < FAILURE_WINDOW);
+            (known.times.len() >= FAILURES_FREE).then(|| known.turn.clone())?
+        };
+        let turn = turn.lock_owned().await;
+        tokio::time::sleep(FAILURE_DELAY).await;
+        Some(turn)
     }
 
     fn failed(&self, user: &str, from: IpAddr) {
         let mut failures = self.failures.lock().expect("no holder of this lock panics");
         if failures.len() >= FAILURE_PAIRS_MAX {
-            failures.retain(|_, times| times.back().is_some_and(|at| at.elapsed() < FAILURE_WINDOW));
+            failures.retain(|_, known| known.times.back().is_some_and(|at| at.elapsed() < FAILURE_WINDOW));
         }
         if failures.len() >= FAILURE_PAIRS_MAX {
             // Somebody guesses from very many addresses, or at very many names: forgetting all is better than forgetting
             // to count.
             failures.clear();
         }
-        let times = failures.entry((user.to_owned(), from)).or_default();
+        let times = &mut failures.entry((user.to_owned(), from)).or_default().times;
         times.push_back(Instant::now());
         if times.len() > FAILURES_FREE {
             times.pop_front();
@@ -149,7 +162,7 @@ impl Shared {
         // A name that can be none is not remembered as it stands: it may be as long as a line.
         let name = user.parse::<UserName>().ok();
         let known = name.as_ref().map_or("", UserName::as_str);
-        tokio::time::sleep(self.throttle.delay(known, from)).await;
+        let _turn = self.throttle.wait(known, from).await;
         let account =
             name.as_ref().and_then(|name| self.accounts.get(name)).filter(|account| !account.disabled);
         let hash = account.as_ref().map(|account| account.password.as_str());
@@ -221,7 +234,7 @@ impl Shared {
         from: IpAddr,
     ) -> Result<(), LoginError> {
         let account = self.accounts.get(user).ok_or(LoginError::NoSuchAccount)?;
-        tokio::time::sleep(self.throttle.delay(user.as_str(), from)).await;
+        let _turn = self.throttle.wait(user.as_str(), from).await;
         let right = old.len() <= PASSWORD_BYTES_MAX
             && self.accounts.passwords.verify(old, Some(&account.password)).await?;
         if !right {

@@ -12,7 +12,7 @@ use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 use crate::cursor::{ReadMark, RemoteRead};
 use crate::mail::{Mail, is_group, receivers};
 use crate::places::{BOX_SENT, BOX_STATUS, box_of};
-use crate::realm::Shared;
+use crate::shared::Shared;
 
 /// Most messages, and bytes of them, in one reply to `inbox` (`protocol.md`).
 pub(crate) const INBOX_LIMIT: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 1024 * 1024 };

@@ -9,7 +9,8 @@ use antar_proto::UserName;
 use crate::account::AccountError;
 use crate::admin::{AccountInfo, AdminReply, AdminRequest, IMPORT_ACCOUNTS_MAX, NewAccount};
 use crate::event::RealmEvent;
-use crate::realm::{Realm, Shared};
+use crate::realm::Realm;
+use crate::shared::Shared;
 
 /// Accounts in one reply to `UserList`.
 const LIST_PAGE: usize = 500;

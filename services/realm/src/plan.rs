@@ -7,8 +7,8 @@ use antar_proto::command::Receiver;
 use antar_proto::{Address, MessageId, RealmId, UserName};
 
 use crate::mail::{Sender, message_bytes};
-use crate::realm::Shared;
 use crate::send::{Send, SendError};
+use crate::shared::Shared;
 
 /// Who gets what, after names were resolved.
 #[derive(Default)]

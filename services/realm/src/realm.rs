@@ -1,18 +1,12 @@
-//! A running realm: what it is made of, its tasks, and the handle that edges hold.
+//! A running realm, as edges and operators hold it.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use antar_broker::{
-    Append, AppendError, EntryId, Expect, KvError, OpenError, PendingAppend, ReadError, RequestError,
-    SharedBroker,
-};
+use antar_broker::{KvError, OpenError, ReadError, RequestError, SharedBroker};
 use antar_proto::command::With;
-use antar_proto::envelope::{Content, Outcome};
-use antar_proto::reply::StatusEvent;
 use antar_proto::{Address, MessageId, RealmId, UserName};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -26,15 +20,14 @@ use crate::cursor::{Cursors, ReadMark};
 use crate::event::RealmEvent;
 use crate::feed::Feed;
 use crate::invite::Invites;
-use crate::lane::LaneStatus;
 use crate::login::{LoginError, Throttle};
-use crate::mail::envelope;
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
-use crate::peer::{AddRealmError, CardRequest, NameCard, Peers, ask, host_is_sane};
+use crate::peer::{AddRealmError, CardRequest, Peers, ask, host_is_sane};
 use crate::places::Places;
 use crate::send::{Send, SendError, Sending};
-use crate::session::{Session, SessionKey, Sessions};
+use crate::session::{SessionKey, Sessions};
+use crate::shared::{PAUSED, Shared};
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -60,127 +53,6 @@ pub enum StartError {
     /// Nothing can be hashed.
     #[error("passwords cannot be hashed")]
     Passwords,
-}
-
-/// What all parts of a realm share.
-pub(crate) struct Shared {
-    pub(crate) broker: SharedBroker,
-    pub(crate) config: RealmConfig,
-    pub(crate) places: Places,
-    pub(crate) accounts: Accounts,
-    pub(crate) sessions: Sessions,
-    pub(crate) cursors: Cursors,
-    pub(crate) peers: Peers,
-    pub(crate) invites: Invites,
-    pub(crate) throttle: Throttle,
-    pub(crate) settings: KvCopy<bool>,
-    pub(crate) lanes: Mutex<HashMap<RealmId, Arc<LaneStatus>>>,
-    paused: watch::Sender<bool>,
-    /// Counts appends to mailboxes; see `room`.
-    pub(crate) appends: AtomicU64,
-    /// Long looks through mailboxes, one at a time: other reads shall not wait for them.
-    pub(crate) scans: Semaphore,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
-}
-
-/// The setting that says whether traffic with other realms is stopped.
-const PAUSED: &str = "paused";
-
-impl Shared {
-    pub(crate) fn is_paused(&self) -> bool {
-        *self.paused.borrow()
-    }
-
-    /// Waits while traffic with other realms is stopped.
-    pub(crate) async fn wait_unpaused(&self) {
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
-    }
-
-    /// Whether the account of a session is as it was at its login.
-    pub(crate) fn is_current(&self, session: &Session) -> bool {
-        let account = self.accounts.get(&session.user);
-        account.is_some_and(|account| !account.disabled && account.generation == session.generation)
-    }
-
-    /// Stops or resumes traffic with other realms, also for the next start.
-    pub(crate) async fn set_paused(&self, paused: bool) -> Result<(), KvError> {
-        self.settings.put(PAUSED, &paused, Expect::Any, None).await?;
-        self.paused.send_replace(paused);
-        if !paused {
-            let from = self.places.realm().clone();
-            for peer in self.peers.all() {
-                // Whom this does not reach finds out by itself.
-                let _ = ask(&self.broker, &peer.realm, &CardRequest::Resumed { from: from.clone() }).await;
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn card(&self) -> NameCard {
-        NameCard {
-            realm: self.places.realm().clone(),
-            name: self.config.name.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            paused: self.is_paused(),
-        }
-    }
-
-    /// The state of the lane to a peer.
-    pub(crate) fn lane(&self, peer: &RealmId) -> Arc<LaneStatus> {
-        self.lanes.lock().expect("no holder of this lock panics").entry(peer.clone()).or_default().clone()
-    }
-
-    /// Notes for audit what has happened. Losing such a note to a crash loses no message, so nobody waits for it.
-    pub(crate) async fn record(&self, event: RealmEvent) {
-        let body = serde_json::to_vec(&event).expect("an event has nothing in it that can fail");
-        match self.broker.append(Append::new(self.places.event(), EntryId::unique(), body)).await {
-            Ok(pending) => drop(pending),
-            Err(error) => tracing::warn!(realm = %self.places.realm(), %error, "an event was not recorded"),
-        }
-    }
-
-    /// Queues news for a sender; `key` makes it idempotent.
-    pub(crate) async fn append_status(
-        &self,
-        sender: &UserName,
-        event: &StatusEvent,
-        key: &str,
-    ) -> Result<PendingAppend, AppendError> {
-        let body = serde_json::to_vec(event).expect("a status event has nothing in it that can fail");
-        let id =
-            EntryId::new(key).ok_or_else(|| AppendError::Refused("the key of a status is no id".into()))?;
-        self.broker.append(Append::new(self.places.mail_status(sender), id, body)).await
-    }
-
-    /// Waits for news or a notice to be stored. A box that is full makes room, and the whole batch comes again; news
-    /// for one that is full of unread mail are left out: their sender can still ask with `status`.
-    pub(crate) async fn finish_news(&self, pending: PendingAppend) -> Result<(), AppendError> {
-        match pending.await {
-            Err(AppendError::Full(subject)) if self.make_room(&subject).await => {
-                Err(AppendError::NotStored("a box was full, room was made".into()))
-            }
-            Err(AppendError::Full(subject)) => {
-                tracing::warn!(%subject, "news or a receipt were left out: there is no room for them");
-                Ok(())
-            }
-            other => other.map(drop),
-        }
-    }
-
-    /// Queues a receipt for another realm; `key` makes it idempotent.
-    pub(crate) async fn append_receipt(
-        &self,
-        dest: &RealmId,
-        results: Vec<Outcome>,
-        key: &str,
-    ) -> Result<PendingAppend, AppendError> {
-        let receipt = envelope(MessageId::fresh(), self.places.realm(), dest, Content::Receipt { results });
-        let id =
-            EntryId::new(key).ok_or_else(|| AppendError::Refused("the key of a receipt is no id".into()))?;
-        self.broker.append(Append::new(self.places.outbox(dest), id, receipt.to_bytes())).await
-    }
 }
 
 /// A realm, as edges and operators hold it. Cheap to clone.

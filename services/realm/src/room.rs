@@ -8,7 +8,7 @@ use antar_broker::{Filter, QueueName, ReadFrom, ReadLimit, Seq, Subject};
 use antar_proto::{RealmId, UserName};
 
 use crate::places::{BOX_SENT, BOX_STATUS, LANE_ENTRIES_MAX, box_of};
-use crate::realm::Shared;
+use crate::shared::Shared;
 
 /// One append in so many has its boxes looked at; in a realm with small boxes, one in a two-hundredth of a box. A prime,
 /// so that senders who take turns are all met. With the tenth of a box that is kept free, it is looked at some twenty

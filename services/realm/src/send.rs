@@ -12,7 +12,7 @@ use antar_proto::{MessageId, RealmId, UserName};
 
 use crate::mail::same_message;
 use crate::places::{BOX_SENT, box_of};
-use crate::realm::Shared;
+use crate::shared::Shared;
 
 /// How often an append whose acknowledgement did not come is tried again under its id.
 const UNKNOWN_TRIES: u32 = 3;

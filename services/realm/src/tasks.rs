@@ -20,7 +20,8 @@ use crate::delivery::{self, LanePosition};
 use crate::lane;
 use crate::peer::CardRequest;
 use crate::places::Places;
-use crate::realm::{Shared, StartError};
+use crate::realm::StartError;
+use crate::shared::Shared;
 
 /// How often old entries are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);

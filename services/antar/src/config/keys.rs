@@ -188,7 +188,7 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.mailbox_entries_max",
         Kind::Int { min: 1, max: 100_000_000 },
         Some("100000"),
-        "Messages in one box of a mailbox. Full of unread ones, it refuses more with mailbox-full.",
+        "Messages in one box of a mailbox. Full of unread ones, it refuses more with mailbox-full. Can be raised later, not lowered.",
     ),
     Key::new(
         "limits.connections_max",

@@ -322,8 +322,7 @@ pub async fn a_stream_with_other_settings_is_refused_and_left_alone(cx: &mut Cx)
     cx.broker.open_stream(&spec).await.unwrap();
     cx.broker.open_stream(&spec).await.unwrap();
     let others = [
-        StreamSpec { entries_per_subject_max: None, ..spec.clone() },
-        StreamSpec { entries_per_subject_max: Some(3), ..spec.clone() },
+        StreamSpec { entries_per_subject_max: Some(1), ..spec.clone() },
         StreamSpec { filters: vec![cx.filter("log.*")], ..spec.clone() },
         StreamSpec { filters: vec![cx.filter("log.>"), cx.filter("mail.>")], ..spec.clone() },
     ];
@@ -334,6 +333,19 @@ pub async fn a_stream_with_other_settings_is_refused_and_left_alone(cx: &mut Cx)
     cx.broker.open_stream(&spec).await.unwrap();
     cx.put_many("log.a", 2).await;
     assert!(matches!(cx.append(one(&cx.subject("log.a"), "x")).await, Err(AppendError::Full(_))));
+}
+
+pub async fn the_limit_of_a_stream_can_be_raised(cx: &mut Cx) {
+    let spec = cx.spec("LOG", "log.>", Some(1));
+    cx.broker.open_stream(&spec).await.unwrap();
+    cx.put("log.a", "1").await;
+    assert!(matches!(cx.append(one(&cx.subject("log.a"), "x")).await, Err(AppendError::Full(_))));
+    for entries_per_subject_max in [Some(2), None] {
+        cx.broker.open_stream(&StreamSpec { entries_per_subject_max, ..spec.clone() }).await.unwrap();
+        cx.append(one(&cx.subject("log.a"), "more")).await.unwrap();
+    }
+    assert!(matches!(cx.broker.open_stream(&spec).await, Err(OpenError::Differs { .. })));
+    assert_eq!(bodies(&cx.all("log.a").await), ["1", "more", "more"]);
 }
 
 pub async fn streams_that_make_no_sense_are_invalid(cx: &mut Cx) {

@@ -199,6 +199,7 @@ macro_rules! conformance_tests {
             log::what_can_never_be_stored_is_refused
             log::a_failed_append_leaves_those_beside_it_alone
             log::a_stream_with_other_settings_is_refused_and_left_alone
+            log::the_limit_of_a_stream_can_be_raised
             log::streams_that_make_no_sense_are_invalid
             log::sequences_grow_on_after_everything_was_trimmed
             log::closing_finishes_what_is_queued_and_refuses_the_rest

@@ -3,6 +3,7 @@
 //! Everything here is committed, except that a subject may be known a moment before its first entry is. One writer
 //! changes it, under a lock that is held for microseconds; all read it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 
@@ -17,6 +18,17 @@ const NAMES_LOOKED_AT_MAX: usize = 1024;
 /// A stream by its place in [`Index::streams`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StreamAt(pub(super) u16);
+
+/// What a stream that is asked for is to what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// It is there.
+    Same,
+    /// It is there with a lower limit.
+    Raised(StreamAt),
+    /// It is not there and can be made.
+    New,
+}
 
 /// One subject.
 #[derive(Debug)]
@@ -133,8 +145,8 @@ impl Index {
         }
     }
 
-    /// Compares `spec` with what is there: `Ok(true)` if it is, `Ok(false)` if it can be made.
-    pub(super) fn compare(&self, spec: &StreamSpec) -> Result<bool, OpenError> {
+    /// Compares `spec` with what is there.
+    pub(super) fn compare(&self, spec: &StreamSpec) -> Result<Compared, OpenError> {
         let named = |name: &str| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
         };
@@ -144,7 +156,8 @@ impl Index {
         if spec.filters.is_empty() {
             return Err(OpenError::Invalid(format!("stream {} has no filters", spec.name)));
         }
-        if let Some(there) = self.streams.iter().find(|stream| stream.name == spec.name) {
+        if let Some(at) = self.streams.iter().position(|stream| stream.name == spec.name) {
+            let there = &self.streams[at];
             let differs = |what: &str, is: String, wanted: String| {
                 Err(OpenError::Differs {
                     name: spec.name.clone(),
@@ -162,10 +175,16 @@ impl Index {
             if sorted(there) != sorted(spec) {
                 return differs("its subjects are", sorted(there), sorted(spec));
             }
-            if there.entries_per_subject_max != spec.entries_per_subject_max {
-                return differs("its entries per subject are", limit(there), limit(spec));
-            }
-            return Ok(true);
+            let number = |spec: &StreamSpec| spec.entries_per_subject_max.unwrap_or(u64::MAX);
+            return match number(spec).cmp(&number(there)) {
+                Ordering::Equal => Ok(Compared::Same),
+                Ordering::Greater => Ok(Compared::Raised(StreamAt(at as u16))),
+                Ordering::Less => differs(
+                    "its entries per subject can be raised, not lowered: they are",
+                    limit(there),
+                    limit(spec),
+                ),
+            };
         }
         for other in &self.streams {
             if other.filters.iter().any(|theirs| spec.filters.iter().any(|mine| mine.overlaps(theirs))) {
@@ -178,7 +197,7 @@ impl Index {
         if self.streams.len() >= usize::from(u16::MAX) {
             return Err(OpenError::Invalid("there are too many streams".into()));
         }
-        Ok(false)
+        Ok(Compared::New)
     }
 
     /// Gives `subject` a number.

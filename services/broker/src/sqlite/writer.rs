@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::flush::Round;
-use super::index::Index;
+use super::index::{Compared, Index};
 use super::insert::Inserts;
 use super::keeper;
 use super::op::{Failure, Op, no_stream};
@@ -340,25 +340,35 @@ impl Writer {
     }
 
     fn open_stream(&mut self, spec: StreamSpec) -> Result<(), OpenError> {
-        let mut compared = Ok(true);
+        let entries_max = spec.entries_per_subject_max;
+        let limit = entries_max.map(super::read::to_sql);
+        let mut compared = Ok(Compared::Same);
         let result = self.alone(|_, conn, index, batch| {
             compared = index.compare(&spec);
-            if compared == Ok(false) {
-                let filters: Vec<&str> = spec.filters.iter().map(crate::Filter::as_str).collect();
-                conn.prepare_cached(
-                    "INSERT INTO stream(id, name, filters, entries_per_subject_max) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute((
-                    index.streams.len() as i64,
-                    &spec.name,
-                    filters.join(" "),
-                    spec.entries_per_subject_max.map(super::read::to_sql),
-                ))?;
-                batch.streams.push(spec);
+            match compared {
+                Ok(Compared::New) => {
+                    let filters: Vec<&str> = spec.filters.iter().map(crate::Filter::as_str).collect();
+                    conn.prepare_cached(
+                        "INSERT INTO stream(id, name, filters, entries_per_subject_max) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute((index.streams.len() as i64, &spec.name, filters.join(" "), limit))?;
+                    batch.streams.push(spec);
+                }
+                Ok(Compared::Raised(at)) => {
+                    conn.prepare_cached("UPDATE stream SET entries_per_subject_max = ?2 WHERE id = ?1")?
+                        .execute((at.0, limit))?;
+                }
+                _ => {}
             }
             Ok(())
         });
         result.map_err(|failure| OpenError::Unreachable(failure.reason))?;
+        if let Ok(Compared::Raised(at)) = compared {
+            self.shared.index_mut().streams[usize::from(at.0)].entries_per_subject_max = entries_max;
+            for sub in self.state.subs.iter_mut().filter(|sub| sub.stream == at) {
+                sub.count_max = entries_max.unwrap_or(u64::MAX);
+            }
+        }
         compared.map(drop)
     }
 
