@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use antar_broker::ReadError;
 use antar_proto::json::write_frame;
@@ -32,6 +33,9 @@ use crate::outbox::Replies;
 const GUEST_LINE_BYTES_MAX: usize = 12 * 1024;
 /// Size of the buffer that all connections of a thread read into.
 const READ_BYTES: usize = 64 * 1024;
+/// How often a connection that watches looks whether its session has ended, if nothing else makes it look: a logout is
+/// effective everywhere within 5 s (`reliability.md`, P9). Before anything is pushed it looks in any case.
+const FEED_CHECK: Duration = Duration::from_secs(4);
 /// Beyond so many bytes not yet written, nothing more is read or pushed.
 const OUT_BYTES_HIGH: usize = 256 * 1024;
 /// The same for a connection that has not logged in; one reply may be larger.
@@ -69,6 +73,8 @@ pub(crate) struct Connection {
     out_since: Option<Instant>,
     /// What `watch` pushes, and for which session.
     feed: Option<(Feed, SessionKey)>,
+    /// When it was last seen that this session is live.
+    feed_since: Instant,
     /// Set once no more is read: the client has ended its side, or the edge shuts down.
     ending: bool,
     timer: Option<Pin<Box<Sleep>>>,
@@ -115,6 +121,7 @@ impl Connection {
             out: Vec::new(),
             out_since: None,
             feed: None,
+            feed_since: Instant::now(),
             ending: false,
             timer: None,
         }
@@ -213,7 +220,8 @@ impl Connection {
         let guest = self.place.is_guest().then(|| self.since + config.guest_time);
         let line = self.line_since.map(|since| since + config.line_time);
         let stall = self.out_since.map(|since| since + config.write_stall);
-        [guest, line, stall, self.replies.deadline()].into_iter().flatten().min()
+        let feed = self.feed.as_ref().map(|_| self.feed_since + FEED_CHECK);
+        [guest, line, stall, feed, self.replies.deadline()].into_iter().flatten().min()
     }
 
     /// Keeps one timer that is never late. One that is early costs a turn; resetting it for each send would cost more.
@@ -234,12 +242,15 @@ impl Connection {
     /// Ends what has taken too long.
     async fn check_time(&mut self) -> Result<(), Over> {
         let now = Instant::now();
-        let config = &self.edge.config;
-        if self.out_since.is_some_and(|since| since + config.write_stall <= now) {
+        let (write_stall, guest_time) = (self.edge.config.write_stall, self.edge.config.guest_time);
+        if self.out_since.is_some_and(|since| since + write_stall <= now) {
             tracing::info!(address = %self.address, waiting_bytes = self.out.len(), "a reader takes nothing, its connection is closed");
             return Err(Over::Gone);
         }
-        if self.place.is_guest() && self.since + config.guest_time <= now {
+        if self.feed.is_some() && self.feed_since + FEED_CHECK <= now {
+            self.check_feed();
+        }
+        if self.place.is_guest() && self.since + guest_time <= now {
             return Err(Over::Gone);
         }
         if self.line_since.is_some() && !self.wants_input() {
@@ -305,14 +316,19 @@ impl Connection {
         self.feed.as_ref().is_some_and(|(_, watched)| watched == key)
     }
 
-    /// Pushes a step of the feed.
-    async fn push(&mut self, step: Result<Step, ReadError>) -> Result<(), Over> {
-        let Some((feed, key)) = &self.feed else { return Ok(()) };
-        if !self.edge.realm.is_live(key) {
+    /// Ends the feed of a session that has ended.
+    fn check_feed(&mut self) {
+        self.feed_since = Instant::now();
+        if self.feed.as_ref().is_some_and(|(_, key)| !self.edge.realm.is_live(key)) {
             self.feed = None;
             write_frame(&mut self.out, &Event::LoggedOut);
-            return Ok(());
         }
+    }
+
+    /// Pushes a step of the feed.
+    async fn push(&mut self, step: Result<Step, ReadError>) -> Result<(), Over> {
+        self.check_feed();
+        let Some((feed, _)) = &self.feed else { return Ok(()) };
         let Step { events, marks } = match step {
             Ok(step) => step,
             Err(error) => {
