@@ -1,4 +1,6 @@
-//! Times as they stand in entries and replies.
+//! Times as they stand in entries and replies, and pauses that grow.
+
+use std::time::Duration;
 
 use antar_broker::Timestamp;
 
@@ -11,4 +13,9 @@ pub(crate) fn now_rfc3339() -> String {
 pub(crate) fn rfc3339(time: Timestamp) -> String {
     let micros = i64::try_from(time.0).unwrap_or(i64::MAX);
     jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// The pause after so many failures in a row: `shortest`, twice that the next time, and so on up to `longest`.
+pub(crate) fn backoff(failures: u32, shortest: Duration, longest: Duration) -> Duration {
+    shortest.saturating_mul(2u32.saturating_pow(failures)).min(longest)
 }

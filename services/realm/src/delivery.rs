@@ -18,7 +18,7 @@ use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::now_rfc3339;
+use crate::clock::{backoff, now_rfc3339};
 use crate::copy::KvCopy;
 use crate::dead::{Claim, Dead};
 use crate::mail::envelope;
@@ -117,8 +117,7 @@ impl Delivery {
                     settled
                 }
                 Err(error) => {
-                    let delay =
-                        (RETRY_DELAY_MIN * 2u32.saturating_pow(self.failures.min(8))).min(RETRY_DELAY_MAX);
+                    let delay = backoff(self.failures, RETRY_DELAY_MIN, RETRY_DELAY_MAX);
                     self.failures = self.failures.saturating_add(1);
                     tracing::warn!(realm = %self.shared.places.realm(), seq = lease.entries[0].seq.0, %error, "delivery is tried again");
                     queue.nak(&lease, delay).await

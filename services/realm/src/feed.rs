@@ -64,10 +64,7 @@ impl Feed {
     /// Waits until there is something. Cancel-safe: what was not returned comes again.
     pub async fn next(&mut self) -> Result<Step, ReadError> {
         while let Some((mailbox, after)) = self.backlog.first().cloned() {
-            let subject = match mailbox.parse() {
-                Ok(peer) => self.shared.places.mail_realm(&self.user, &peer),
-                Err(_) => self.shared.places.mail_local(&self.user),
-            };
+            let subject = self.shared.places.mail_box(&self.user, &mailbox);
             let page = self.shared.broker.read(&(&subject).into(), ReadFrom::After(after), STEP).await?;
             let mut step = Step::default();
             let mut upto = after;

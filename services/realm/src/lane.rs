@@ -16,7 +16,7 @@ use antar_proto::reply::{State, StatusEvent};
 use antar_proto::{MessageId, RealmId, UserName};
 use sha2::{Digest, Sha256};
 
-use crate::clock::now_rfc3339;
+use crate::clock::{backoff, now_rfc3339};
 use crate::hex::hex;
 use crate::peer::{CardRequest, Peer, ask};
 use crate::places::Places;
@@ -150,7 +150,7 @@ impl Lane {
     async fn pause_after(&mut self, error: &LaneError, lease: &Lease) {
         let delay = match error {
             LaneError::PeerPaused => PAUSED_DELAY,
-            _ => (RETRY_DELAY_MIN * 2u32.saturating_pow(self.failures.min(8))).min(RETRY_DELAY_MAX),
+            _ => backoff(self.failures, RETRY_DELAY_MIN, RETRY_DELAY_MAX),
         };
         if self.failures == 0 {
             tracing::warn!(realm = %self.shared.places.realm(), peer = %self.peer.realm, %error, seq = lease.entries[0].seq.0, "a lane waits");

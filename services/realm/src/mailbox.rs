@@ -73,10 +73,7 @@ impl Shared {
         mailbox: &str,
         limit: ReadLimit,
     ) -> Result<Unread, ReadError> {
-        let subject = match mailbox.parse::<RealmId>() {
-            Ok(peer) => self.places.mail_realm(user, &peer),
-            Err(_) => self.places.mail_local(user),
-        };
+        let subject = self.places.mail_box(user, mailbox);
         let cursor = self.cursors.get(user, mailbox);
         let mut unread = Unread::default();
         if self.broker.last(&subject).await? <= cursor {
@@ -302,20 +299,30 @@ impl Shared {
         Ok(Some(MessageStatus { state, receivers: status }))
     }
 
-    /// Whether an append, known to have been made at `seq`, left this subject out. (What was trimmed was there.)
+    /// The entry of an append, known to have been made at `seq` or just behind it, on one of its subjects.
+    pub(crate) async fn entry_of(
+        &self,
+        subject: &Subject,
+        seq: Seq,
+        id: &EntryId,
+    ) -> Result<Option<Arc<Entry>>, ReadError> {
+        let from = ReadFrom::After(Seq(seq.0.saturating_sub(1)));
+        let page = self.broker.read(&Filter::from(subject), from, ReadLimit::entries(1)).await?;
+        Ok(page.entries.into_iter().next().filter(|entry| entry.id == *id))
+    }
+
+    /// Whether such an append left this subject out. (What was trimmed was there.)
     pub(crate) async fn is_missing(
         &self,
         subject: &Subject,
         seq: Seq,
         id: &EntryId,
     ) -> Result<bool, ReadError> {
-        let filter = Filter::from(subject);
-        let one = ReadLimit::entries(1);
-        let at = self.broker.read(&filter, ReadFrom::After(Seq(seq.0.saturating_sub(1))), one).await?;
-        if at.entries.first().is_some_and(|entry| entry.id == *id) {
+        if self.entry_of(subject, seq, id).await?.is_some() {
             return Ok(false);
         }
-        Ok(!self.broker.read(&filter, ReadFrom::Before(seq), one).await?.entries.is_empty())
+        let older = ReadFrom::Before(seq);
+        Ok(!self.broker.read(&Filter::from(subject), older, ReadLimit::entries(1)).await?.entries.is_empty())
     }
 
     async fn status_of(
@@ -375,10 +382,7 @@ impl Shared {
         id: MessageId,
         time: Timestamp,
     ) -> Result<(State, Option<String>), ReadError> {
-        let filter = match mailbox.parse::<RealmId>() {
-            Ok(peer) => Filter::from(&self.places.mail_realm(receiver, &peer)),
-            Err(_) => Filter::from(&self.places.mail_local(receiver)),
-        };
+        let filter = Filter::from(&self.places.mail_box(receiver, mailbox));
         let is_it = |entry: &Entry| Mail::of(entry).is_some_and(|mail| mail.id == id);
         let found = self.scan(&filter, ReadFrom::Since(time), Some(1), is_it).await?;
         if let Some(entry) = found.first() {

@@ -33,8 +33,8 @@ impl Places {
         Subject::new(format!("realm.{}.{rest}", self.realm)).expect(PLAIN)
     }
 
-    /// Entries of one box of a user's mailbox.
-    fn mail(&self, user: &UserName, mailbox: &str) -> Subject {
+    /// One box of a user's mailbox: `local`, another realm's id, or one of the constants above.
+    pub(crate) fn mail_box(&self, user: &UserName, mailbox: &str) -> Subject {
         self.subject(format_args!("mail.{user}.{mailbox}"))
     }
 
@@ -45,22 +45,22 @@ impl Places {
 
     /// Messages from this realm.
     pub(crate) fn mail_local(&self, user: &UserName) -> Subject {
-        self.mail(user, BOX_LOCAL)
+        self.mail_box(user, BOX_LOCAL)
     }
 
     /// Messages exchanged with another realm.
     pub(crate) fn mail_realm(&self, user: &UserName, peer: &RealmId) -> Subject {
-        self.mail(user, peer.as_str())
+        self.mail_box(user, peer.as_str())
     }
 
     /// What a user sent.
     pub(crate) fn mail_sent(&self, user: &UserName) -> Subject {
-        self.mail(user, BOX_SENT)
+        self.mail_box(user, BOX_SENT)
     }
 
     /// What became of what a user sent to other realms.
     pub(crate) fn mail_status(&self, user: &UserName) -> Subject {
-        self.mail(user, BOX_STATUS)
+        self.mail_box(user, BOX_STATUS)
     }
 
     /// All boxes of a user.

@@ -237,13 +237,17 @@ impl One {
     /// it stands for another one.
     async fn repeated(&self, appended: Appended) -> Result<Stored, SendError> {
         let unreadable = |error: ReadError| SendError::Unknown(error.to_string());
-        let kept = self.shared.find_sent(&self.from, self.id).await.map_err(unreadable)?;
+        let (shared, id) = (&self.shared, &self.append.id);
+        let mut kept = shared.find_sent(&self.from, self.id).await.map_err(unreadable)?;
+        for subject in &self.append.subjects {
+            kept.extend(shared.entry_of(subject, appended.seq, id).await.map_err(unreadable)?);
+        }
         if !kept.is_empty() && !kept.iter().any(|entry| same_message(&entry.body, &self.append.body)) {
             return Err(SendError::IdReused);
         }
         let mut full = Vec::new();
         for subject in &self.append.subjects {
-            if self.shared.is_missing(subject, appended.seq, &self.append.id).await.map_err(unreadable)? {
+            if shared.is_missing(subject, appended.seq, id).await.map_err(unreadable)? {
                 full.push(subject.clone());
             }
         }
