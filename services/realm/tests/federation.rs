@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use antar_broker::{Append, EntryId, Filter, ReadFrom, ReadLimit, Seq, SharedBroker, Subject};
-use antar_proto::command::Receiver;
+use antar_proto::command::{RECEIVERS_MAX, Receiver};
 use antar_proto::reply::{Event, State};
 use antar_proto::{MessageId, RealmId, UserName};
 use antar_realm::admin::{AdminReply, AdminRequest};
@@ -252,5 +252,23 @@ async fn a_version_to_come_is_put_aside_answered_and_passed_over() {
         }
     };
     assert_eq!(notice.msg, "Pesan Tidak Terkirim (unknown-version)");
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_about_very_many_names_hold_up_nothing() {
+    let pair = pair().await;
+    let nobody = |n: usize| Receiver::User(user(&format!("nobody-{n:04}-{}", "x".repeat(20))));
+    let names: Vec<Receiver> = (0..RECEIVERS_MAX).map(nobody).collect();
+    assert_eq!(pair.two.admin(AdminRequest::Pause { paused: true }).await, AdminReply::Done);
+    for _ in 0..40 {
+        let to = realm("realm2");
+        let sending =
+            pair.one.send(&user("messi"), Send::RealmGroup(&to, &names), "x", MessageId::fresh()).await;
+        sending.unwrap().await.unwrap();
+    }
+    pair.send("after").await;
+    assert_eq!(pair.two.admin(AdminRequest::Pause { paused: false }).await, AdminReply::Done);
+    assert_eq!(pair.received(1).await, ["after"]);
     pair.stop().await;
 }
