@@ -283,7 +283,8 @@ impl Delivery {
             if appended.duplicate {
                 // The first time told who got nothing; it is found out again.
                 for subject in &waiting.subjects {
-                    if self.shared.is_missing(subject, appended.seq, &waiting.id).await? {
+                    let kept = self.shared.entry_of(subject, appended.seq, &waiting.id).await?;
+                    if kept.is_none() && self.shared.has_older(subject, appended.seq).await? {
                         appended.full.push(subject.clone());
                     }
                 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use antar_broker::{Entry, ReadError, ReadFrom, ReadLimit, Seq, Tail};
 use antar_proto::UserName;
-use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::Event;
 
 use crate::cursor::ReadMark;
@@ -38,18 +37,15 @@ pub struct Step {
 
 impl Shared {
     pub(crate) async fn watch(self: &Arc<Self>, user: &UserName) -> Result<Feed, ReadError> {
-        let mut boxes = vec![(BOX_LOCAL.to_owned(), self.places.mail_local(user))];
-        for peer in self.peers.all() {
-            boxes.push((peer.realm.to_string(), self.places.mail_realm(user, &peer.realm)));
-        }
+        let boxes = self.boxes(user);
         let mut start = Seq::ZERO;
-        let others = [self.places.mail_sent(user), self.places.mail_status(user)];
-        for subject in boxes.iter().map(|(_, subject)| subject).chain(&others) {
+        for (_, subject) in &boxes {
             start = self.broker.last(subject).await?.max(start);
         }
         // Looked at once more: what came into one box before the last look at another lies below `start`.
         let mut backlog = Vec::new();
-        for (mailbox, subject) in boxes {
+        for (mailbox, subject) in boxes.into_iter().filter(|(name, _)| name != BOX_SENT && name != BOX_STATUS)
+        {
             let cursor = self.cursors.get(user, &mailbox);
             if self.broker.last(&subject).await? > cursor {
                 backlog.push((mailbox, cursor));

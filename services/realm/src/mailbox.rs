@@ -311,18 +311,12 @@ impl Shared {
         Ok(page.entries.into_iter().next().filter(|entry| entry.id == *id))
     }
 
-    /// Whether such an append left this subject out. (What was trimmed was there.)
-    pub(crate) async fn is_missing(
-        &self,
-        subject: &Subject,
-        seq: Seq,
-        id: &EntryId,
-    ) -> Result<bool, ReadError> {
-        if self.entry_of(subject, seq, id).await?.is_some() {
-            return Ok(false);
-        }
-        let older = ReadFrom::Before(seq);
-        Ok(!self.broker.read(&Filter::from(subject), older, ReadLimit::entries(1)).await?.entries.is_empty())
+    /// Whether a subject has entries before `seq`. One on which such an append has no entry was then left out of it:
+    /// trimming takes the oldest first, so nothing was trimmed there that is newer.
+    pub(crate) async fn has_older(&self, subject: &Subject, seq: Seq) -> Result<bool, ReadError> {
+        let page =
+            self.broker.read(&Filter::from(subject), ReadFrom::Before(seq), ReadLimit::entries(1)).await?;
+        Ok(!page.entries.is_empty())
     }
 
     async fn status_of(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use antar_broker::{KvError, ReadError, Subject};
+use antar_broker::{KvError, ReadError};
 use antar_proto::UserName;
 
 use crate::account::AccountError;
@@ -81,7 +81,7 @@ impl Shared {
                 self.accounts.set_disabled(&user, true).await?;
                 self.sessions.end_all(&user, None).await?;
                 // Who gets this name later must not find the mail of who had it before.
-                for subject in self.boxes(&user) {
+                for (_, subject) in self.boxes(&user) {
                     let last = self.broker.last(&subject).await?;
                     self.broker.trim(&subject, last).await?;
                 }
@@ -114,14 +114,6 @@ impl Shared {
             }
         }
         Ok(AdminReply::Done)
-    }
-
-    /// All boxes of a user's mailbox.
-    fn boxes(&self, user: &UserName) -> Vec<Subject> {
-        let places = &self.places;
-        let mut boxes = vec![places.mail_local(user), places.mail_sent(user), places.mail_status(user)];
-        boxes.extend(self.peers.all().iter().map(|peer| places.mail_realm(user, &peer.realm)));
-        boxes
     }
 
     async fn import(&self, accounts: Vec<NewAccount>) -> Result<AdminReply, AdminReply> {

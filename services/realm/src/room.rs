@@ -61,7 +61,8 @@ impl Shared {
         upto > Seq::ZERO && self.broker.trim(subject, upto).await.is_ok_and(|removed| removed > 0)
     }
 
-    async fn acked(&self, queue: &QueueName) -> Seq {
+    /// Up to where a queue's entries were dealt with; nothing, if the broker does not say.
+    pub(crate) async fn acked(&self, queue: &QueueName) -> Seq {
         self.broker.queue_state(queue).await.ok().flatten().map_or(Seq::ZERO, |state| state.acked)
     }
 

@@ -239,17 +239,18 @@ impl One {
         let unreadable = |error: ReadError| SendError::Unknown(error.to_string());
         let (shared, id) = (&self.shared, &self.append.id);
         let mut kept = shared.find_sent(&self.from, self.id).await.map_err(unreadable)?;
+        let mut full = Vec::new();
         for subject in &self.append.subjects {
-            kept.extend(shared.entry_of(subject, appended.seq, id).await.map_err(unreadable)?);
+            match shared.entry_of(subject, appended.seq, id).await.map_err(unreadable)? {
+                Some(entry) => kept.push(entry),
+                None if shared.has_older(subject, appended.seq).await.map_err(unreadable)? => {
+                    full.push(subject.clone())
+                }
+                None => {}
+            }
         }
         if !kept.is_empty() && !kept.iter().any(|entry| same_message(&entry.body, &self.append.body)) {
             return Err(SendError::IdReused);
-        }
-        let mut full = Vec::new();
-        for subject in &self.append.subjects {
-            if shared.is_missing(subject, appended.seq, id).await.map_err(unreadable)? {
-                full.push(subject.clone());
-            }
         }
         Ok(Stored { duplicate: true, full: users_of(&full) })
     }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use antar_broker::{Append, AppendError, EntryId, Expect, KvError, PendingAppend, SharedBroker};
+use antar_broker::{Append, AppendError, EntryId, Expect, KvError, PendingAppend, SharedBroker, Subject};
 use antar_proto::envelope::{Content, Outcome};
+use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::StatusEvent;
 use antar_proto::{MessageId, RealmId, UserName};
 use tokio::sync::{Semaphore, watch};
@@ -22,7 +23,7 @@ use crate::lane::LaneStatus;
 use crate::login::Throttle;
 use crate::mail::envelope;
 use crate::peer::{CardRequest, NameCard, Peers, ask};
-use crate::places::Places;
+use crate::places::{BOX_SENT, BOX_STATUS, Places};
 use crate::session::{Session, Sessions};
 
 /// What all parts of a realm share.
@@ -88,6 +89,14 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").into(),
             paused: self.is_paused(),
         }
+    }
+
+    /// All boxes of a user's mailbox, each with its name.
+    pub(crate) fn boxes(&self, user: &UserName) -> Vec<(String, Subject)> {
+        let peers = self.peers.all();
+        let names =
+            [BOX_LOCAL, BOX_SENT, BOX_STATUS].into_iter().chain(peers.iter().map(|peer| peer.realm.as_str()));
+        names.map(|name| (name.to_owned(), self.places.mail_box(user, name))).collect()
     }
 
     /// The state of the lane to a peer.

@@ -9,7 +9,6 @@ use antar_broker::{
 };
 use antar_proto::RealmId;
 use antar_proto::envelope::Outcome;
-use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::State;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,7 @@ use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
 use crate::delivery::{self, LanePosition};
 use crate::lane;
 use crate::peer::CardRequest;
-use crate::places::Places;
+use crate::places::{BOX_SENT, BOX_STATUS, Places};
 use crate::realm::StartError;
 use crate::shared::Shared;
 
@@ -221,29 +220,21 @@ async fn sweep_once(shared: &Arc<Shared>) -> Result<(), ReadError> {
     let keep = u64::try_from(shared.config.retention.as_micros()).unwrap_or(u64::MAX);
     let Some(before) = Timestamp::now().0.checked_sub(keep).map(Timestamp) else { return Ok(()) };
     let (places, everything) = (&shared.places, Seq(u64::MAX));
-    let peers = shared.peers.all();
     for (_, account) in shared.accounts.copy.all() {
         let user = &account.user;
-        let mut boxes = vec![
-            (places.mail_local(user), shared.cursors.get(user, BOX_LOCAL)),
-            (places.mail_sent(user), everything),
-            (places.mail_status(user), everything),
-        ];
-        for peer in &peers {
-            let cursor = shared.cursors.get(user, peer.realm.as_str());
-            boxes.push((places.mail_realm(user, &peer.realm), cursor));
-        }
-        for (subject, upto) in boxes {
+        for (name, subject) in shared.boxes(user) {
+            let upto = match name.as_str() {
+                BOX_SENT | BOX_STATUS => everything,
+                mailbox => shared.cursors.get(user, mailbox),
+            };
             trim_older(shared, &subject, before, upto).await?;
         }
     }
-    for peer in &peers {
-        let state = shared.broker.queue_state(&places.lane_queue(&peer.realm)).await?;
-        trim_older(shared, &places.outbox(&peer.realm), before, state.map_or(Seq::ZERO, |state| state.acked))
-            .await?;
+    for peer in shared.peers.all() {
+        let carried = shared.acked(&places.lane_queue(&peer.realm)).await;
+        trim_older(shared, &places.outbox(&peer.realm), before, carried).await?;
     }
-    let state = shared.broker.queue_state(&places.delivery_queue()).await?;
-    trim_older(shared, &places.inbox(), before, state.map_or(Seq::ZERO, |state| state.acked)).await?;
+    trim_older(shared, &places.inbox(), before, shared.acked(&places.delivery_queue()).await).await?;
     trim_older(shared, &places.event(), before, everything).await?;
     trim_older(shared, &places.dead(), before, everything).await
 }
