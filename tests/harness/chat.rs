@@ -42,6 +42,16 @@ impl Chat {
         Self { token: text(&reply, "tokenid").to_owned(), conn }
     }
 
+    /// A session that there is already, on a connection.
+    pub(crate) fn resumed(conn: Conn, token: &str) -> Self {
+        Self { conn, token: token.to_owned() }
+    }
+
+    /// Goes on with the session on another connection.
+    pub(crate) fn move_to(&mut self, conn: Conn) {
+        self.conn = conn;
+    }
+
     /// Makes an account and logs in.
     #[track_caller]
     pub(crate) fn register(server: &Server, realm: &str, user: &str) -> Self {

@@ -4,28 +4,49 @@
 //! Owns: starting, killing and reading the program. Must not know: its insides. Everything here goes through the
 //! command line, the command port, files and signals, as it would for anybody else.
 
+mod broker;
 mod chat;
 mod conn;
 mod disk;
+mod federation;
+mod nats;
+mod proxy;
 mod script;
+pub(crate) mod sender;
 mod server;
+pub(crate) mod tenants;
 mod terminal;
 mod transcript;
-mod wait;
 
+pub(crate) use broker::Broker;
 pub(crate) use chat::Chat;
 pub(crate) use conn::{Conn, OneFrame};
 pub(crate) use disk::Disk;
+pub(crate) use federation::{Federation, Realms};
+pub(crate) use nats::cluster::Cluster;
+pub(crate) use nats::wire::Wire;
+pub(crate) use nats::{Nats, free_port, nats_server, wait, wire};
+pub(crate) use proxy::{Proxy, Way};
 pub(crate) use script::{Output, antar, antar_with_input};
 pub(crate) use server::{Builder, Server};
+pub(crate) use tenants::Tenants;
 pub(crate) use terminal::Terminal;
 pub(crate) use transcript::Transcript;
-pub(crate) use wait::{PATIENCE, eventually, holds_for};
+pub(crate) use wait::{PATIENCE, eventually, eventually_in, holds_for};
 
 use serde_json::Value;
 
 /// The password of the demo accounts.
 pub(crate) const PASSWORD: &str = "surabaya";
+
+/// Says why a test is skipped; but under CI every test has to run.
+#[track_caller]
+pub(crate) fn skip(reason: &str) {
+    #[expect(clippy::disallowed_methods, reason = "a skipped test is a failure where it has to run")]
+    let in_ci = std::env::var("CI").is_ok_and(|ci| !ci.is_empty() && ci != "false");
+    assert!(!in_ci, "this test has to run here, and cannot: {reason}");
+    eprintln!("skipped: {reason}");
+}
 
 /// Says that the reply is OK and returns it.
 #[track_caller]

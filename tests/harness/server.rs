@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
-use super::{Conn, PATIENCE, eventually};
+use super::{Conn, Nats, Output, PATIENCE, antar, eventually, nats};
 
 /// Most bytes of a server's log that are shown when a test fails.
 const LOG_SHOWN_BYTES: usize = 8 * 1024;
@@ -21,13 +21,25 @@ pub(crate) struct Builder {
     env: Vec<(String, String)>,
     realms: usize,
     dir: Option<PathBuf>,
+    nats: Option<nats::Options>,
 }
+
+/// Stands for the server's directory in what it is started with.
+const DIR: &str = "{dir}";
+/// Stands for the URL of the server's own NATS server.
+const NATS: &str = "{nats}";
 
 impl Builder {
     /// `antar demo`: realm1 and realm2 in one process.
     pub(crate) fn demo() -> Self {
         let args = ["demo", "--port", "0", "--data", "{dir}/data"].map(String::from).to_vec();
-        Self { args, env: Vec::new(), realms: 2, dir: None }
+        Self { args, env: Vec::new(), realms: 2, dir: None, nats: None }
+    }
+
+    /// The same on a NATS server of its own.
+    pub(crate) fn demo_on_nats() -> Self {
+        let args = ["demo", "--port", "0", "--broker", NATS].map(String::from).to_vec();
+        Self { args, env: Vec::new(), realms: 2, dir: None, nats: Some(Nats::options()) }
     }
 
     /// `antar demo` on a certain port and the next one.
@@ -42,11 +54,21 @@ impl Builder {
         Self::serve_with("sqlite:{dir}/antar.db")
     }
 
+    /// The same on a NATS server of its own.
+    pub(crate) fn serve_on_nats() -> Self {
+        Self { nats: Some(Nats::options()), ..Self::serve_with(NATS) }
+    }
+
     /// The same on another broker; `{dir}` is the server's directory.
     pub(crate) fn serve_with(broker: &str) -> Self {
-        let args = ["serve", "--realm", "realm1", "--listen", "127.0.0.1:0", "--broker", broker];
+        Self::edge("realm1", broker)
+    }
+
+    /// One edge of a realm on a broker that is there, with the demo accounts and open registration.
+    pub(crate) fn edge(realm: &str, broker: &str) -> Self {
+        let args = ["serve", "--realm", realm, "--listen", "127.0.0.1:0", "--broker", broker];
         let args = args.map(String::from).to_vec();
-        Self { args, env: Vec::new(), realms: 1, dir: None }
+        Self { args, env: Vec::new(), realms: 1, dir: None, nats: None }
             .env("REALM__DEMO_ACCOUNTS", "true")
             .env("AUTH__REGISTRATION", "open")
     }
@@ -72,9 +94,7 @@ impl Builder {
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self) -> Server {
-        let temp = TempDir::new().expect("a temporary directory");
-        let dir = self.dir.clone().unwrap_or_else(|| temp.path().to_owned());
-        let mut server = Server { builder: self, _temp: temp, dir, child: None, realms: Vec::new() };
+        let mut server = self.prepare();
         server.start();
         server
     }
@@ -82,14 +102,19 @@ impl Builder {
     /// Starts it and waits until it has given up: its exit code and what it said.
     #[track_caller]
     pub(crate) fn start_refused(self) -> (Option<i32>, String) {
-        let temp = TempDir::new().expect("a temporary directory");
-        let dir = self.dir.clone().unwrap_or_else(|| temp.path().to_owned());
-        let mut server = Server { builder: self, _temp: temp, dir, child: None, realms: Vec::new() };
+        let mut server = self.prepare();
         server.spawn();
         let status = server.wait_exit();
         let said = server.log();
         server.child = None;
         (status.code(), said)
+    }
+
+    fn prepare(self) -> Server {
+        let temp = TempDir::new().expect("a temporary directory");
+        let dir = self.dir.clone().unwrap_or_else(|| temp.path().to_owned());
+        let nats = self.nats.clone().map(nats::Options::start);
+        Server { builder: self, _temp: temp, dir, nats, child: None, realms: Vec::new() }
     }
 }
 
@@ -98,6 +123,7 @@ pub(crate) struct Server {
     builder: Builder,
     _temp: TempDir,
     dir: PathBuf,
+    nats: Option<Nats>,
     child: Option<Child>,
     realms: Vec<Listening>,
 }
@@ -117,6 +143,27 @@ impl Server {
     /// The `--data` of a demo.
     pub(crate) fn data(&self) -> String {
         self.dir.join("data").to_str().expect("a temporary path is UTF-8").to_owned()
+    }
+
+    /// What an operator says to mean this server: `--data DIR` or `--broker URL`.
+    pub(crate) fn operator(&self) -> [String; 2] {
+        let at = self.builder.args.iter().position(|arg| arg == "--data" || arg == "--broker");
+        let at = at.expect("a server has a broker");
+        [0, 1].map(|next| self.fill(&self.builder.args[at + next]))
+    }
+
+    /// Runs `antar` for an operator of this server and waits until it has done what was asked.
+    #[track_caller]
+    pub(crate) fn operate(&self, command: &[&str]) -> Output {
+        let operator = self.operator();
+        antar(command.iter().copied().chain(operator.iter().map(String::as_str))).exits(0)
+    }
+
+    /// An argument as the program gets it.
+    fn fill(&self, arg: &str) -> String {
+        let dir = self.dir.to_str().expect("a temporary path is UTF-8");
+        let url = self.nats.as_ref().map(Nats::url).unwrap_or_default();
+        arg.replace(DIR, dir).replace(NATS, &url)
     }
 
     #[track_caller]
@@ -172,12 +219,13 @@ impl Server {
     }
 
     fn spawn(&mut self) -> std::process::ChildStdout {
-        let dir = self.dir.to_str().expect("a temporary path is UTF-8").to_owned();
-        let args = self.builder.args.iter().map(|arg| arg.replace("{dir}", &dir));
+        let args = self.builder.args.iter().map(|arg| self.fill(arg));
         let log: File =
             OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_antar"))
             .args(args)
+            // What has no absolute path is made here and nowhere in the repository.
+            .current_dir(&self.dir)
             .envs(self.builder.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

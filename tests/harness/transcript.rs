@@ -69,19 +69,24 @@ impl Transcript {
     /// Holds the conversation with a server of two realms.
     #[track_caller]
     pub(crate) fn run(&self, server: &Server) {
+        self.run_over(&|realm| server.connect(realm));
+    }
+
+    /// Holds the conversation over connections that `connect` makes to a realm.
+    #[track_caller]
+    pub(crate) fn run_over(&self, connect: &dyn Fn(&str) -> Conn) {
         let mut connections: BTreeMap<String, (Conn, String)> = BTreeMap::new();
         let mut bound = Bound::new();
         for (number, step) in &self.steps {
             let place = format!("{}:{number}", self.title);
             match step {
                 Step::Connect { name, realm } => {
-                    connections.insert(name.clone(), (server.connect(realm), String::new()));
+                    connections.insert(name.clone(), (connect(realm), String::new()));
                 }
                 Step::Client { name, line } => {
                     let line = substitute(line, &bound);
                     let connection = connections.entry(name.clone());
-                    let (conn, last) =
-                        connection.or_insert_with(|| (server.connect("realm1"), String::new()));
+                    let (conn, last) = connection.or_insert_with(|| (connect("realm1"), String::new()));
                     conn.send(&line);
                     *last = line;
                 }

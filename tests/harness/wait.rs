@@ -11,8 +11,14 @@ const BETWEEN: Duration = Duration::from_millis(15);
 
 /// Looks again and again until there is something, and panics with `what` when there never is.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_in(PATIENCE, what, look)
+}
+
+/// The same with a patience of its own, for what takes long by nature.
+#[track_caller]
+pub(crate) fn eventually_in<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(seen) = look() {
             return seen;
@@ -32,4 +38,9 @@ pub(crate) fn holds_for(span: Duration, mut holds: impl FnMut() -> bool) -> bool
         sleep(BETWEEN);
     }
     true
+}
+
+/// Waits as long as between two looks, for somebody who tries something again.
+pub(crate) fn a_moment() {
+    sleep(BETWEEN);
 }

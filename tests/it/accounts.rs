@@ -1,12 +1,11 @@
-//! Accounts and sessions: logging in and out, registering, changing a password, and those who try without.
+//! Accounts and sessions: logging in and out, registering, changing a password.
 
-use std::time::Duration;
-
-use crate::harness::{Builder, Chat, Conn, OneFrame, PASSWORD, Server, antar, ok, refused, text};
+use super::BROKER;
+use crate::harness::{Chat, PASSWORD, ok, refused, text};
 
 #[test]
 fn logout_ends_the_session_everywhere_and_no_other() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut one = Chat::login(&server, "realm1", "messi");
     let mut same = one.again(&server, "realm1");
     let mut other = Chat::login(&server, "realm1", "messi");
@@ -21,7 +20,7 @@ fn logout_ends_the_session_everywhere_and_no_other() {
 
 #[test]
 fn a_token_is_not_tied_to_the_connection_that_made_it() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let chat = Chat::login(&server, "realm1", "messi");
     let mut elsewhere = chat.again(&server, "realm1");
     drop(chat);
@@ -31,7 +30,7 @@ fn a_token_is_not_tied_to_the_connection_that_made_it() {
 
 #[test]
 fn a_token_that_is_almost_right_or_of_another_realm_is_nobodys() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let messi = Chat::login(&server, "realm1", "messi");
     let mut conn = server.connect("realm1");
     let mut expected = None;
@@ -49,7 +48,7 @@ fn a_token_that_is_almost_right_or_of_another_realm_is_nobodys() {
 
 #[test]
 fn registration_open_makes_an_account_that_can_chat() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut conn = server.connect("realm1");
     let reply = ok(conn.ask("register xavi rahasia123 Spanyol Xavi Hernandez"));
     let token = text(&reply, "tokenid").to_owned();
@@ -66,7 +65,7 @@ fn registration_open_makes_an_account_that_can_chat() {
 
 #[test]
 fn registration_is_closed_by_default() {
-    let server = Builder::serve().env("AUTH__REGISTRATION", "closed").start();
+    let server = BROKER.serve().env("AUTH__REGISTRATION", "closed").start();
     let mut conn = server.connect("realm1");
     refused(conn.ask("register xavi rahasia123 Spanyol Xavi"), "registration-closed");
     refused(conn.ask("auth xavi rahasia123"), "no-such-account");
@@ -74,12 +73,11 @@ fn registration_is_closed_by_default() {
 
 #[test]
 fn an_invitation_lets_as_many_in_as_it_says() {
-    let server = Builder::serve().env("AUTH__REGISTRATION", "invite").start();
-    let broker = format!("sqlite:{}", server.dir().join("antar.db").display());
+    let server = BROKER.serve().env("AUTH__REGISTRATION", "invite").start();
     let mut conn = server.connect("realm1");
     refused(conn.ask("register xavi rahasia123 Spanyol Xavi"), "registration-closed");
     refused(conn.ask("register xavi rahasia123 Spanyol Xavi invite=tebakan"), "registration-closed");
-    let made = antar(["user", "invite", "--uses", "2", "--realm", "realm1", "--broker", &broker]).exits(0);
+    let made = server.operate(&["user", "invite", "--uses", "2", "--realm", "realm1"]);
     let code = made.stdout.split_whitespace().next_back().expect("the code is shown").to_owned();
     for user in ["xavi", "iniesta"] {
         ok(conn.ask(&format!("register {user} rahasia123 Spanyol Si {user} invite={code}")));
@@ -93,7 +91,7 @@ fn an_invitation_lets_as_many_in_as_it_says() {
 
 #[test]
 fn a_bad_name_or_a_weak_password_makes_no_account() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut conn = server.connect("realm1");
     for name in [
         "a.b",
@@ -122,7 +120,7 @@ fn a_bad_name_or_a_weak_password_makes_no_account() {
 
 #[test]
 fn a_new_password_ends_the_users_other_sessions() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut one = Chat::login(&server, "realm1", "messi");
     let mut other = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
@@ -140,80 +138,8 @@ fn a_new_password_ends_the_users_other_sessions() {
 }
 
 #[test]
-fn two_hundred_logins_at_once_are_answered_while_others_chat() {
-    let server = Server::demo();
-    let mut messi = Chat::login(&server, "realm1", "messi");
-    let mut crowd: Vec<_> = (0..50).map(|_| server.connect("realm1")).collect();
-    for conn in &mut crowd {
-        conn.send_raw("auth henderson surabaya\r\n".repeat(4));
-    }
-    // Sends of somebody who is in already do not queue behind the hashing.
-    for n in 0..200 {
-        ok(messi.cmd(&format!("send messi sementara itu {n}")));
-    }
-    assert_eq!(messi.inbox().len(), 200);
-    for conn in &mut crowd {
-        for _ in 0..4 {
-            let reply = conn.reply();
-            if reply["status"] != "OK" {
-                refused(reply, "slow-down");
-            }
-        }
-    }
-}
-
-#[test]
-fn hashing_for_many_logins_has_a_bound_on_memory() {
-    let server = Server::demo();
-    let mut crowd: Vec<_> = (0..60).map(|_| server.connect("realm1")).collect();
-    for conn in &mut crowd {
-        conn.send("auth henderson surabaya");
-    }
-    for conn in &mut crowd {
-        conn.reply();
-    }
-    let peak = server.memory_kib("VmHWM");
-    // One hash takes 19 MiB: sixty at once would take more than a gigabyte.
-    assert!(peak < 400 * 1024, "{peak} KiB at the peak");
-}
-
-#[test]
-fn guessing_is_slowed_down_and_a_right_login_from_another_address_is_not() {
-    let server = Server::demo();
-    let mut guesser = server.connect("realm1");
-    for n in 0..10 {
-        refused(guesser.ask(&format!("auth messi tebakan{n}")), "bad-password");
-    }
-    // The next try waits, even a right one. Other accounts and other addresses are not held up meanwhile. (All of
-    // 127.0.0.0/8 is this machine.)
-    guesser.send("auth messi surabaya");
-    ok(server.connect("realm1").ask("auth henderson surabaya"));
-    let mut elsewhere =
-        Conn::open_from("127.0.0.9", server.addr("realm1")).expect("another loopback address");
-    ok(elsewhere.ask("auth messi surabaya"));
-    assert!(
-        matches!(guesser.next_frame(Duration::from_millis(1)), OneFrame::Silence),
-        "the guesser was not slowed down"
-    );
-    ok(guesser.reply());
-}
-
-#[test]
-fn a_password_of_a_megabyte_is_refused_before_it_is_hashed() {
-    let server = Server::demo();
-    let mut conn = server.connect("realm1");
-    refused(conn.ask(&format!("auth messi {}", "x".repeat(1 << 20))), "line-too-long");
-    refused(conn.ask(&format!("auth messi {}", "x".repeat(10_000))), "bad-password");
-    refused(conn.ask(&format!("register xavi {} Spanyol Xavi", "x".repeat(10_000))), "weak-password");
-    let mut messi = Chat::login(&server, "realm1", "messi");
-    refused(messi.cmd(&format!("passwd {PASSWORD} {}", "x".repeat(60_000))), "weak-password");
-    refused(messi.cmd(&format!("passwd {} barubaru1", "x".repeat(60_000))), "bad-password");
-    ok(conn.ask("auth messi surabaya"));
-}
-
-#[test]
 fn a_session_does_not_end_because_it_is_idle() {
-    let server = Builder::serve().limit("unauthenticated_seconds", 1).limit("line_seconds", 1).start();
+    let server = BROKER.serve().limit("unauthenticated_seconds", 1).limit("line_seconds", 1).start();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut nobody = server.connect("realm1");
     // Its end tells that the second is over for the session too.

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Builder, Output, Server, antar, antar_with_input};
 
-const SUBCOMMANDS: [&str; 7] = ["demo", "serve", "chat", "user", "realm", "config", "bench"];
+const SUBCOMMANDS: [&str; 8] = ["demo", "serve", "chat", "user", "realm", "config", "healthcheck", "bench"];
 
 fn config(dir: &TempDir, toml: &str, subcommand: &str) -> Output {
     let path = dir.path().join("antar.toml");

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use antar_proto::ErrorCode;
 use antar_proto::command::COMMANDS;
 
-use crate::harness::{Server, Transcript};
+use super::BROKER;
+use crate::harness::Transcript;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto-docs")
@@ -46,14 +47,14 @@ fn examples() -> Vec<Transcript> {
 #[test]
 fn the_examples_of_the_document_are_what_a_server_says() {
     for example in examples() {
-        example.run(&Server::demo());
+        example.run(&BROKER.demo());
     }
 }
 
 #[test]
 fn the_transcripts_are_what_a_server_says() {
     for name in transcript_files() {
-        transcript(&name).run(&Server::demo());
+        transcript(&name).run(&BROKER.demo());
     }
 }
 

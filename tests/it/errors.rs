@@ -1,12 +1,13 @@
 //! The tables of errors: each code with its exact message, and that a session goes on after each.
 
-use crate::harness::{Chat, Server, ok, refused};
+use super::BROKER;
+use crate::harness::{Chat, ok, refused};
 
 const NO_TOKEN: &str = "9e3b6f1c-0000-4000-8000-000000000000";
 
 #[test]
 fn every_command_with_a_session_refuses_a_dead_token() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut conn = server.connect("realm1");
     for spec in antar_proto::command::COMMANDS.iter().filter(|spec| spec.session) {
         let args =
@@ -26,7 +27,7 @@ fn every_command_with_a_session_refuses_a_dead_token() {
 
 #[test]
 fn every_command_refuses_too_few_and_too_many_arguments() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     for spec in antar_proto::command::COMMANDS {
         for name in spec.names {
@@ -45,7 +46,7 @@ fn every_command_refuses_too_few_and_too_many_arguments() {
 
 #[test]
 fn unknown_receivers_and_realms_are_told_apart() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     for command in ["send pele hai", "sendprivate pele hai", "sendgroup pele,zidane hai", "getpresence pele"]
     {
@@ -67,7 +68,7 @@ fn unknown_receivers_and_realms_are_told_apart() {
 
 #[test]
 fn a_realm_added_twice_is_told_so() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
     refused(messi.ask("addrealm realm2 127.0.0.1 4002"), "realm-exists");
@@ -77,7 +78,7 @@ fn a_realm_added_twice_is_told_so() {
 
 #[test]
 fn a_port_must_be_a_port() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     for port in ["0", "65536", "-1", "x", "4002x", ""] {
         let reply = messi.cmd(&format!("addrealm realm2 127.0.0.1 {port}"));
@@ -88,7 +89,7 @@ fn a_port_must_be_a_port() {
 
 #[test]
 fn uniform_errors_do_not_tell_which_accounts_exist() {
-    let server = crate::harness::Builder::serve().env("AUTH__UNIFORM_ERRORS", "true").start();
+    let server = BROKER.serve().env("AUTH__UNIFORM_ERRORS", "true").start();
     let mut conn = server.connect("realm1");
     let unknown = refused(conn.ask("auth pele surabaya"), "bad-credentials");
     let wrong = refused(conn.ask("auth messi jakarta"), "bad-credentials");

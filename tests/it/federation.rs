@@ -1,5 +1,6 @@
 //! Two realms: who gets what, and what comes back.
 
+use super::BROKER;
 use crate::harness::{Chat, Server, eventually, ok, refused, text, texts};
 
 /// messi of realm1, which has added realm2; henderson of realm1; henderson and lineker of realm2.
@@ -12,7 +13,7 @@ fn people(server: &Server) -> [Chat; 4] {
 
 #[test]
 fn a_group_across_realms_reaches_each_name_where_it_exists() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, mut here, mut there, mut lineker] = people(&server);
     Chat::register(&server, "realm1", "xavi");
     let mut xavi = Chat::login(&server, "realm1", "xavi");
@@ -31,7 +32,7 @@ fn a_group_across_realms_reaches_each_name_where_it_exists() {
 
 #[test]
 fn a_name_found_in_neither_realm_comes_back_as_a_notice() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, _, _, mut lineker] = people(&server);
     let sent = ok(messi.cmd("sendgrouprealm realm2 lineker,pele halo"));
     assert_eq!(texts(&lineker.realm_inbox_of("realm1", 1)), ["halo"]);
@@ -43,7 +44,7 @@ fn a_name_found_in_neither_realm_comes_back_as_a_notice() {
 
 #[test]
 fn a_private_message_to_nobody_comes_back_as_a_notice() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, ..] = people(&server);
     let sent = ok(messi.cmd("sendprivaterealm realm2 pele halo"));
     let notice = messi.realm_inbox_of("realm2", 1).remove(0);
@@ -54,7 +55,7 @@ fn a_private_message_to_nobody_comes_back_as_a_notice() {
 
 #[test]
 fn a_qualified_name_means_just_that_one() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, mut here, mut there, mut lineker] = people(&server);
     ok(messi.cmd("sendgrouprealm realm2 henderson@realm1,lineker@realm2 tepat"));
     assert_eq!(texts(&here.realm_inbox_of("realm2", 1)), ["tepat"]);
@@ -66,7 +67,7 @@ fn a_qualified_name_means_just_that_one() {
 
 #[test]
 fn a_private_message_goes_to_the_other_realm_alone() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, mut here, mut there, _] = people(&server);
     ok(messi.cmd("sendprivaterealm realm2 henderson ke sana saja"));
     assert_eq!(texts(&there.realm_inbox_of("realm1", 1)), ["ke sana saja"]);
@@ -75,7 +76,7 @@ fn a_private_message_goes_to_the_other_realm_alone() {
 
 #[test]
 fn the_own_realms_inbox_shows_what_came_from_any_realm() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, _, _, mut lineker] = people(&server);
     ok(messi.cmd("sendprivaterealm realm2 lineker satu"));
     assert_eq!(texts(&lineker.realm_inbox_of("realm2", 1)), ["satu"]);
@@ -87,7 +88,7 @@ fn the_own_realms_inbox_shows_what_came_from_any_realm() {
 
 #[test]
 fn realm_messages_and_local_messages_have_separate_inboxes() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, _, mut there, mut lineker] = people(&server);
     ok(messi.cmd("sendprivaterealm realm2 lineker dari jauh"));
     ok(there.cmd("send lineker dari dekat"));
@@ -97,7 +98,7 @@ fn realm_messages_and_local_messages_have_separate_inboxes() {
 
 #[test]
 fn both_realms_can_send_once_each_has_added_the_other() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, _, _, mut lineker] = people(&server);
     ok(lineker.cmd("addrealm realm1 127.0.0.1 4001"));
     refused(lineker.cmd("addrealm realm1 127.0.0.1 4001"), "realm-exists");
@@ -112,7 +113,7 @@ fn both_realms_can_send_once_each_has_added_the_other() {
 
 #[test]
 fn one_side_that_has_added_the_other_is_enough_for_both_to_send() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, _, _, mut lineker] = people(&server);
     ok(lineker.cmd("sendprivaterealm realm1 messi tanpa menambah"));
     assert_eq!(texts(&messi.realm_inbox_of("realm2", 1)), ["tanpa menambah"]);
@@ -121,7 +122,7 @@ fn one_side_that_has_added_the_other_is_enough_for_both_to_send() {
 
 #[test]
 fn an_unknown_realm_is_no_such_realm_and_holds_nobody_up() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     messi.start("addrealm realm9 127.0.0.1 4009");
@@ -136,7 +137,7 @@ fn an_unknown_realm_is_no_such_realm_and_holds_nobody_up() {
 
 #[test]
 fn a_realm_cannot_add_itself() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let reply = messi.cmd("addrealm realm1 127.0.0.1 4001");
     assert_eq!(reply["status"], "ERROR", "{reply}");
@@ -146,7 +147,7 @@ fn a_realm_cannot_add_itself() {
 
 #[test]
 fn a_repeated_send_between_realms_is_one_message() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, mut here, _, mut lineker] = people(&server);
     let tag = uuid::Uuid::now_v7().simple().to_string();
     for round in 0..5 {
@@ -160,7 +161,7 @@ fn a_repeated_send_between_realms_is_one_message() {
 
 #[test]
 fn a_thousand_messages_between_realms_arrive_once_and_in_order() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let [mut messi, _, _, mut lineker] = people(&server);
     let lines: String =
         (0..1000).map(|n| messi.line(&format!("sendprivaterealm realm2 lineker {n}")) + "\r\n").collect();
@@ -172,7 +173,7 @@ fn a_thousand_messages_between_realms_arrive_once_and_in_order() {
 
 #[test]
 fn peers_survive_a_restart() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let [messi, _, _, lineker] = people(&server);
     server.crash();
     let mut messi = messi.again(&server, "realm1");

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::harness::{Builder, PATIENCE};
+use crate::harness::{Builder, PATIENCE, antar, antar_with_input};
 
 fn get(addr: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("it listens");
@@ -35,4 +35,18 @@ fn health_ends_with_the_server() {
     let open = TcpStream::connect_timeout(&addr, PATIENCE).expect("it listens");
     server.sigterm();
     drop(open);
+}
+
+#[test]
+fn healthcheck_tells_a_ready_server_from_none() {
+    let mut server = Builder::serve().env("LISTEN__HTTP", "127.0.0.1:0").start();
+    let addr = server.http("realm1").expect("the first line names its address").to_string();
+    assert_eq!(antar(["healthcheck", "--http", &addr]).exits(0).stdout, "ready\n");
+    // In a container the check has the environment that the server has.
+    let environment = [("ANTAR__REALM__ID", "realm1"), ("ANTAR__LISTEN__HTTP", addr.as_str())];
+    antar_with_input(["healthcheck"], &environment, "").exits(0);
+    server.sigterm();
+    let output = antar(["healthcheck", "--http", &addr]).exits(3);
+    assert!(output.stderr.contains(&addr), "it says whom it asked: {output:?}");
+    antar(["healthcheck"]).exits(2);
 }

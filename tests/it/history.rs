@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::harness::{Chat, Server, eventually, ok, refused, text, texts};
+use super::BROKER;
+use crate::harness::{Chat, eventually, ok, refused, text, texts};
 
 fn history(chat: &mut Chat, args: &str) -> Vec<Value> {
     let reply = ok(chat.cmd(&format!("history {args}")));
@@ -11,7 +12,7 @@ fn history(chat: &mut Chat, args: &str) -> Vec<Value> {
 
 #[test]
 fn what_was_read_stays_in_the_history_of_both() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     ok(messi.cmd("send henderson satu"));
@@ -28,7 +29,7 @@ fn what_was_read_stays_in_the_history_of_both() {
 
 #[test]
 fn history_with_a_user_shows_that_conversation_only() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let mut lineker = Chat::login(&server, "realm1", "lineker");
@@ -44,7 +45,7 @@ fn history_with_a_user_shows_that_conversation_only() {
 
 #[test]
 fn history_pages_backwards_without_gap_or_repetition() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     for n in 0..75 {
@@ -75,7 +76,7 @@ fn history_pages_backwards_without_gap_or_repetition() {
 
 #[test]
 fn history_with_a_realm_or_a_user_of_it() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm2", "lineker");
     ok(messi.cmd("addrealm realm2 127.0.0.1 4002"));
@@ -96,7 +97,7 @@ fn history_with_a_realm_or_a_user_of_it() {
 
 #[test]
 fn nobody_sees_what_others_said() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm1", "lineker");
     let sent = ok(messi.cmd("send henderson hanya kita"));
@@ -108,7 +109,7 @@ fn nobody_sees_what_others_said() {
 
 #[test]
 fn history_survives_a_restart() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     for n in 0..10 {
         ok(messi.cmd(&format!("send messi {n}")));

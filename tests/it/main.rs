@@ -1,6 +1,10 @@
 //! The whole program, tested from outside: every test starts the real binary on free ports and in a directory of its
 //! own, and speaks to it as a client, an operator or a power cut would.
 
+#![cfg_attr(
+    test,
+    expect(clippy::duplicate_mod, reason = "the tests of the protocol are there once for each broker")
+)]
 #![expect(clippy::print_stderr, reason = "a failing test shows the server's log, a skipped one its reason")]
 
 #[cfg(test)]
@@ -8,54 +12,55 @@
 mod harness;
 
 #[cfg(test)]
-mod accounts;
+#[path = "protocol.rs"]
+mod nats;
+#[cfg(test)]
+#[path = "protocol.rs"]
+mod sqlite;
+
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod broker_lost;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod compose;
+#[cfg(test)]
 mod database;
 #[cfg(test)]
 mod disk_full;
 #[cfg(test)]
-mod documents;
-#[cfg(test)]
 mod durability;
 #[cfg(test)]
-mod errors;
-#[cfg(test)]
-mod federation;
+mod edges;
 #[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
-mod history;
+mod ledger;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
-mod messages;
+mod logins;
 #[cfg(test)]
-mod outage;
+mod malicious;
 #[cfg(test)]
-mod people;
+mod nats_accounts;
+#[cfg(test)]
+mod nats_config;
+#[cfg(test)]
+mod nats_harness;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
-mod secrets;
-#[cfg(test)]
-mod shutdown;
-#[cfg(test)]
-mod status;
+mod realm_command;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod user_command;
-#[cfg(test)]
-mod walks;
-#[cfg(test)]
-mod watch;

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::harness::{Builder, Chat, Server, ok, refused, text, texts};
+use super::BROKER;
+use crate::harness::{Chat, ok, refused, text, texts};
 
 #[test]
 fn a_message_has_its_id_its_time_and_its_sender() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let sent = ok(messi.cmd("send henderson halo"));
@@ -29,7 +30,7 @@ fn a_message_has_its_id_its_time_and_its_sender() {
 
 #[test]
 fn a_session_token_is_a_random_uuid() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let tokens: HashSet<_> = (0..3).map(|_| Chat::login(&server, "realm1", "messi").token).collect();
     assert_eq!(tokens.len(), 3);
     for token in tokens {
@@ -41,7 +42,7 @@ fn a_session_token_is_a_random_uuid() {
 
 #[test]
 fn all_names_of_a_command_do_the_same() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     for name in ["send", "sendprivate", "SEND", "SendPrivate"] {
         assert_eq!(ok(messi.cmd(&format!("{name} messi lewat {name}")))["message"], "Message Sent");
@@ -55,7 +56,7 @@ fn all_names_of_a_command_do_the_same() {
 
 #[test]
 fn a_group_send_delivers_to_those_who_exist_and_names_those_who_do_not() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let sent = ok(messi.cmd("sendgroup messi,pele,henderson,henderson,a.b,,messi  satu grup"));
@@ -75,7 +76,7 @@ fn a_group_send_delivers_to_those_who_exist_and_names_those_who_do_not() {
 
 #[test]
 fn a_group_may_have_1024_names_and_no_more() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let names = |count: usize| (0..count).map(|n| format!("u{n}")).collect::<Vec<_>>().join(",");
     let sent = ok(messi.cmd(&format!("sendgroup messi,{} banyak", names(1023))));
@@ -86,7 +87,7 @@ fn a_group_may_have_1024_names_and_no_more() {
 
 #[test]
 fn a_send_repeated_with_the_same_uuid_is_one_message() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let tag = Uuid::now_v7().simple().to_string();
@@ -110,7 +111,7 @@ fn a_send_repeated_with_the_same_uuid_is_one_message() {
 
 #[test]
 fn other_tags_repeat_nothing_and_one_users_ids_do_not_touch_anothers() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let mut lineker = Chat::login(&server, "realm1", "lineker");
@@ -129,7 +130,7 @@ fn other_tags_repeat_nothing_and_one_users_ids_do_not_touch_anothers() {
 
 #[test]
 fn an_inbox_is_bounded_and_goes_on_in_order() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     for n in 0..1200 {
         messi.start(&format!("send messi nomor {n}"));
@@ -154,7 +155,7 @@ fn an_inbox_is_bounded_and_goes_on_in_order() {
 
 #[test]
 fn an_inbox_of_long_messages_is_bounded_by_their_bytes() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let long = "x".repeat(60_000);
     for n in 0..40 {
@@ -171,7 +172,7 @@ fn an_inbox_of_long_messages_is_bounded_by_their_bytes() {
 
 #[test]
 fn many_senders_at_once_keep_the_order_of_each() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     ok(henderson.cmd("watch"));
     let senders: Vec<_> = (0..6)
@@ -198,7 +199,7 @@ fn many_senders_at_once_keep_the_order_of_each() {
 
 #[test]
 fn reading_marks_read_for_all_sessions_of_a_user() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut one = Chat::login(&server, "realm1", "henderson");
     let mut two = Chat::login(&server, "realm1", "henderson");
@@ -214,7 +215,7 @@ fn reading_marks_read_for_all_sessions_of_a_user() {
 
 #[test]
 fn any_send_takes_a_qualified_name_of_its_own_realm() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     ok(messi.cmd("send messi@realm1 ke diri sendiri"));
     ok(messi.cmd("sendgroup messi@realm1,messi juga"));
@@ -224,7 +225,7 @@ fn any_send_takes_a_qualified_name_of_its_own_realm() {
 
 #[test]
 fn a_full_mailbox_is_an_error_to_its_sender_and_drops_nothing() {
-    let server = Builder::serve().limit("mailbox_entries_max", 20).start();
+    let server = BROKER.serve().limit("mailbox_entries_max", 20).start();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let mut stored = 0;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::harness::{Chat, Server, antar, eventually, holds_for, ok, texts};
+use super::BROKER;
+use crate::harness::{Chat, Server, eventually, holds_for, ok, texts};
 
 /// How many messages are sent into the outage.
 const COUNT: usize = 1000;
 
 fn pause(server: &Server, op: &str, realm: &str) {
-    antar(["realm", op, realm, "--data", &server.data()]).exits(0);
+    server.operate(&["realm", op, realm]);
 }
 
 fn send_into_outage(messi: &mut Chat, range: std::ops::Range<usize>) {
@@ -27,7 +28,7 @@ fn numbers() -> Vec<String> {
 
 #[test]
 fn a_paused_realm_gets_everything_in_order_once_it_resumes() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm2", "lineker");
     ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
@@ -52,7 +53,7 @@ fn a_paused_realm_gets_everything_in_order_once_it_resumes() {
 
 #[test]
 fn what_waits_for_a_paused_realm_survives_a_kill() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let lineker = Chat::login(&server, "realm2", "lineker");
     ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
@@ -74,7 +75,7 @@ fn what_waits_for_a_paused_realm_survives_a_kill() {
 
 #[test]
 fn a_kill_in_the_middle_of_a_delivery_loses_and_repeats_nothing() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm2", "lineker");
     ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
@@ -106,7 +107,7 @@ fn a_kill_in_the_middle_of_a_delivery_loses_and_repeats_nothing() {
 
 #[test]
 fn local_chat_does_not_notice_a_paused_realm() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let mut there = Chat::login(&server, "realm2", "lineker");
@@ -127,7 +128,7 @@ fn local_chat_does_not_notice_a_paused_realm() {
 
 #[test]
 fn pausing_the_sending_realm_holds_its_messages_back_too() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm2", "lineker");
     ok(messi.ask("addrealm realm2 127.0.0.1 4002"));

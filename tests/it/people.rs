@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::harness::{Chat, Server, eventually, ok, refused, text};
+use super::BROKER;
+use crate::harness::{Chat, eventually, ok, refused, text};
 
 fn listed(chat: &mut Chat) -> Vec<String> {
     let reply = ok(chat.cmd("list"));
@@ -15,7 +16,7 @@ fn listed(chat: &mut Chat) -> Vec<String> {
 
 #[test]
 fn list_names_each_user_with_a_live_session_once() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     assert_eq!(listed(&mut messi), ["messi"]);
     let mut henderson = Chat::login(&server, "realm1", "henderson");
@@ -28,7 +29,7 @@ fn list_names_each_user_with_a_live_session_once() {
 
 #[test]
 fn a_session_lives_on_without_its_connection() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let henderson = Chat::login(&server, "realm1", "henderson");
     let mut messi = Chat::login(&server, "realm1", "messi");
     drop(henderson);
@@ -37,7 +38,7 @@ fn a_session_lives_on_without_its_connection() {
 
 #[test]
 fn whoami_says_whose_session_it_is() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm2", "messi");
     let me = ok(messi.cmd("whoami"));
     assert_eq!((text(&me, "user"), text(&me, "realm")), ("messi", "realm2"));
@@ -46,7 +47,7 @@ fn whoami_says_whose_session_it_is() {
 
 #[test]
 fn users_lists_accounts_by_prefix() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     Chat::register(&server, "realm1", "henry");
     let named = |reply: &Value| -> Vec<String> {
@@ -62,7 +63,7 @@ fn users_lists_accounts_by_prefix() {
 
 #[test]
 fn getpresence_follows_logins_and_logouts() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let online = |messi: &mut Chat| ok(messi.cmd("getpresence henderson"))["online"].clone();
     assert_eq!(online(&mut messi), false);
@@ -75,7 +76,7 @@ fn getpresence_follows_logins_and_logouts() {
 
 #[test]
 fn ping_help_and_capabilities_need_no_login() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut conn = server.connect("realm1");
     ok(conn.ask("ping"));
     let help = ok(conn.ask("help")).to_string();
@@ -94,7 +95,7 @@ fn ping_help_and_capabilities_need_no_login() {
 
 #[test]
 fn connectedrealm_lists_the_realms_added_with_their_state() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     assert_eq!(ok(messi.cmd("connectedrealm"))["realms"], serde_json::json!([]));
     ok(messi.cmd("addrealm realm2 172.16.16.102 4002"));

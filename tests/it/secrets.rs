@@ -1,6 +1,7 @@
 //! No password, no token and no text of a message ever stands in a log.
 
-use crate::harness::{Builder, Chat, Server, ok, refused, text};
+use super::BROKER;
+use crate::harness::{Chat, ok, refused, text};
 
 const TEXT: &str = "kenari-teks-4711";
 const SECRET: &str = "kenari-sandi-4711";
@@ -9,7 +10,7 @@ const WRONG: &str = "kenari-salah-4711";
 #[test]
 fn passwords_tokens_and_texts_never_stand_in_the_log() {
     for level in ["info", "trace"] {
-        let mut server = Builder::demo().env("LOG__LEVEL", level).start();
+        let mut server = BROKER.demo_builder().env("LOG__LEVEL", level).start();
         let mut conn = server.connect("realm1");
         let reply = ok(conn.ask(&format!("register xavi {SECRET} Spanyol Xavi")));
         let token = text(&reply, "tokenid").to_owned();
@@ -40,7 +41,7 @@ fn passwords_tokens_and_texts_never_stand_in_the_log() {
 
 #[test]
 fn a_name_that_does_not_exist_is_not_logged_since_people_type_passwords_there() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     refused(server.connect("realm1").ask(&format!("auth {WRONG} x")), "no-such-account");
     server.sigterm();
     assert!(!server.log().contains(WRONG), "what may be a password stands in the log");
@@ -48,7 +49,7 @@ fn a_name_that_does_not_exist_is_not_logged_since_people_type_passwords_there() 
 
 #[test]
 fn passwords_and_tokens_are_not_in_the_database_either() {
-    let mut server = Builder::serve().start();
+    let mut server = BROKER.serve().start();
     let mut conn = server.connect("realm1");
     let reply = ok(conn.ask(&format!("register xavi {SECRET} Spanyol Xavi")));
     let token = text(&reply, "tokenid").to_owned();

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Chat, Conn, Server, eventually, ok, texts};
+use super::BROKER;
+use crate::harness::{Chat, Conn, eventually, ok, texts};
 
 /// How long a server may take to end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
 #[test]
 fn an_idle_server_with_many_connections_ends_at_once() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let crowd: Vec<_> = (0..30).map(|_| Chat::login(&server, "realm1", "messi")).collect();
     let silent: Vec<_> = (0..30).map(|_| server.connect("realm2")).collect();
     let mut half = server.connect("realm1");
@@ -23,7 +24,7 @@ fn an_idle_server_with_many_connections_ends_at_once() {
 
 #[test]
 fn watchers_are_told_of_the_shutdown() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm2", "lineker");
     let mut idle = Chat::login(&server, "realm1", "henderson");
@@ -39,7 +40,7 @@ fn watchers_are_told_of_the_shutdown() {
 
 #[test]
 fn what_is_in_flight_is_answered_and_what_was_stored_was_answered() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let henderson = Chat::login(&server, "realm1", "henderson");
     let lines: String = (0..3000).map(|n| messi.line(&format!("@{n} send henderson {n}")) + "\r\n").collect();
@@ -69,7 +70,7 @@ fn what_is_in_flight_is_answered_and_what_was_stored_was_answered() {
 
 #[test]
 fn nobody_is_let_in_during_or_after_a_shutdown() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let addr = server.addr("realm1");
     server.sigterm();
     eventually("the port is closed", || Conn::try_open(addr).is_err().then_some(()));
@@ -77,7 +78,7 @@ fn nobody_is_let_in_during_or_after_a_shutdown() {
 
 #[test]
 fn sigint_ends_it_in_good_order_too() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     ok(messi.cmd("watch"));
     server.signal("INT");
@@ -87,7 +88,7 @@ fn sigint_ends_it_in_good_order_too() {
 
 #[test]
 fn a_reader_that_never_reads_does_not_hold_up_the_shutdown() {
-    let mut server = Server::demo();
+    let mut server = BROKER.demo();
     let mut bad = Chat::login(&server, "realm1", "messi");
     let mut writer = bad.writer();
     writer.set_write_timeout(Some(Duration::from_millis(300))).expect("a positive timeout");

@@ -1,6 +1,7 @@
 //! `status`: where a sent message is.
 
-use crate::harness::{Chat, Server, antar, eventually, ok, refused, text};
+use super::BROKER;
+use crate::harness::{Chat, eventually, ok, refused, text};
 
 /// Waits until the message is in this state.
 #[track_caller]
@@ -13,7 +14,7 @@ fn reaches(chat: &mut Chat, id: &str, state: &str) {
 
 #[test]
 fn a_local_message_is_delivered_and_then_read() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let sent = ok(messi.cmd("send henderson halo"));
@@ -25,7 +26,7 @@ fn a_local_message_is_delivered_and_then_read() {
 
 #[test]
 fn only_its_sender_may_ask_for_a_message() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
     let sent = ok(messi.cmd("send henderson halo"));
@@ -34,7 +35,7 @@ fn only_its_sender_may_ask_for_a_message() {
 
 #[test]
 fn a_message_to_another_realm_is_delivered_and_then_read() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm2", "lineker");
     ok(messi.cmd("addrealm realm2 127.0.0.1 4002"));
@@ -47,21 +48,21 @@ fn a_message_to_another_realm_is_delivered_and_then_read() {
 
 #[test]
 fn a_message_waits_as_accepted_while_its_realm_is_paused() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     ok(messi.cmd("addrealm realm2 127.0.0.1 4002"));
-    antar(["realm", "pause", "realm2", "--data", &server.data()]).exits(0);
+    server.operate(&["realm", "pause", "realm2"]);
     let sent = ok(messi.cmd("sendprivaterealm realm2 lineker halo"));
     let id = text(&sent, "message_id");
     let state = ok(messi.cmd(&format!("status {id}")))["state"].clone();
     assert!(state == "accepted" || state == "stored", "{state}");
-    antar(["realm", "resume", "realm2", "--data", &server.data()]).exits(0);
+    server.operate(&["realm", "resume", "realm2"]);
     reaches(&mut messi, id, "delivered");
 }
 
 #[test]
 fn a_message_to_a_name_that_does_not_exist_there_has_failed() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     ok(messi.cmd("addrealm realm2 127.0.0.1 4002"));
     let sent = ok(messi.cmd("sendprivaterealm realm2 pele halo"));
@@ -73,7 +74,7 @@ fn a_message_to_a_name_that_does_not_exist_there_has_failed() {
 
 #[test]
 fn a_sender_who_watches_is_told_of_each_state() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut lineker = Chat::login(&server, "realm2", "lineker");
     ok(messi.cmd("addrealm realm2 127.0.0.1 4002"));

@@ -22,12 +22,14 @@ fn files() -> Vec<(String, String)> {
         for entry in fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
+            // `.git` is a file where the repository has several work trees.
+            let skipped =
+                ["target", ".git", "corpus", "artifacts", "antar-demo", "node_modules", "mutants.out"];
+            if skipped.contains(&name.as_str()) {
+                continue;
+            }
             if path.is_dir() {
-                let skipped =
-                    ["target", ".git", "corpus", "artifacts", "antar-demo", "node_modules", "mutants.out"];
-                if !skipped.contains(&name.as_str()) {
-                    folders.push(path);
-                }
+                folders.push(path);
                 continue;
             }
             let shown = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();

@@ -3,16 +3,17 @@
 
 use serde_json::{Value, json};
 
+use super::BROKER;
 use crate::harness::{Conn, Server, eventually, ok, text, texts};
 
 /// One of the reports' clients: remembers its token and asks as they do.
-struct ReportClient {
+pub(crate) struct ReportClient {
     conn: Conn,
     token: String,
 }
 
 impl ReportClient {
-    fn auth(server: &Server, realm: &str, user: &str) -> Self {
+    pub(crate) fn auth(server: &Server, realm: &str, user: &str) -> Self {
         let mut conn = server.connect(realm);
         let reply = conn.ask_like_the_reports(format!("auth {user} surabaya \r\n").as_bytes());
         let token = text(&ok(reply), "tokenid").to_owned();
@@ -46,7 +47,7 @@ fn shown_all(messages: &Value) -> Vec<Value> {
 
 #[test]
 fn the_walk_of_the_older_report_comes_out_as_it_did_there() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = ReportClient::auth(&server, "realm1", "messi");
     let mut lineker = ReportClient::auth(&server, "realm1", "lineker");
     let mut henderson = ReportClient::auth(&server, "realm1", "henderson");
@@ -84,11 +85,16 @@ fn the_walk_of_the_older_report_comes_out_as_it_did_there() {
 
 #[test]
 fn the_walk_of_the_newer_report_comes_out_as_it_did_there() {
-    let server = Server::demo();
-    let mut messi = ReportClient::auth(&server, "realm1", "messi");
-    let mut lineker = ReportClient::auth(&server, "realm2", "lineker");
-    let mut henderson = ReportClient::auth(&server, "realm1", "henderson");
+    let server = BROKER.demo();
+    walk_of_the_newer_report([
+        ReportClient::auth(&server, "realm1", "messi"),
+        ReportClient::auth(&server, "realm2", "lineker"),
+        ReportClient::auth(&server, "realm1", "henderson"),
+    ]);
+}
 
+/// messi and henderson are of realm1, lineker is of realm2.
+pub(crate) fn walk_of_the_newer_report([mut messi, mut lineker, mut henderson]: [ReportClient; 3]) {
     // Group chat on one server.
     assert_eq!(
         ok(messi.ask("sendgroup T messi,henderson  halo temen satu grup \r\n"))["message"],
@@ -129,7 +135,7 @@ fn the_walk_of_the_newer_report_comes_out_as_it_did_there() {
 
 #[test]
 fn the_reports_errors_have_the_reports_words() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut conn = server.connect("realm1");
     for (line, code, message) in [
         ("auth pele surabaya \r\n", "no-such-account", "User Tidak Tersedia, Silahkan Coba Lagi"),
@@ -152,7 +158,7 @@ fn the_reports_errors_have_the_reports_words() {
 
 #[test]
 fn text_beyond_ascii_survives_a_client_that_decodes_64_bytes_at_a_time() {
-    let server = Server::demo();
+    let server = BROKER.demo();
     let mut messi = ReportClient::auth(&server, "realm1", "messi");
     let mut henderson = ReportClient::auth(&server, "realm1", "henderson");
     let said = "café 😀 ünïcödé — selamat pagi ".repeat(20);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::admin::Tenant;
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Realm(RealmArgs),
     /// Check, print or list the configuration.
     Config(ConfigArgs),
+    /// Ask a server on this machine whether it is ready.
+    Healthcheck(HealthcheckArgs),
     /// Measure a server. Puts real load on it.
     Bench(Box<BenchArgs>),
 }
@@ -96,7 +99,7 @@ pub(crate) struct ServeArgs {
     /// Where health is answered over HTTP (listen.http); off for none.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<String>,
-    /// What keeps the log (broker.url): sqlite:PATH.
+    /// What keeps the log (broker.url): sqlite:PATH or nats://HOST:PORT.
     #[arg(long, value_name = "URL")]
     pub(crate) broker: Option<String>,
 }
@@ -270,7 +273,13 @@ pub(crate) struct PasswordArgs {
 #[command(after_help = "\
 A paused realm stops exchanging messages with other realms: what is sent waits, also over a restart, and none is lost.
 
+Each realm signs what it sends to others. The key of another realm is known from the first time it was added; if it
+changes, nothing is exchanged with that realm until `trust`, so ask its operators by another way whether the key is theirs.
+
 Examples:
+  antar realm init kampus --broker nats://127.0.0.1:4222
+  antar realm list realm1
+  antar realm trust realm1 realm2 --key UCLFO2OKPFW3AEUD4IGXFTC2SWMMVPQELXCX3CEWO6XAO2NLLQMBUNGA
   antar realm pause realm2         of the demo in the working directory
   antar realm show realm2
   antar realm resume realm2 --data /tmp/demo")]
@@ -286,6 +295,49 @@ pub(crate) struct RealmArgs {
 /// `antar realm …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RealmCommand {
+    /// Make a realm: its streams and buckets, and its key. What is there is compared and left alone.
+    Init {
+        /// The realm's id.
+        id: String,
+        /// Make what is missing of a realm that is in use. It was lost then, and is empty afterwards.
+        #[arg(long)]
+        add_missing: bool,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the other realms: the key of each, whether it is trusted, and the state of the lane to it.
+    List {
+        /// The realm's id.
+        id: String,
+        /// One JSON object for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trust the new key of another realm.
+    Trust {
+        /// The realm's id.
+        id: String,
+        /// The other realm's.
+        peer: String,
+        /// Its key; without it, the one that it shows at the moment.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+    },
+    /// Exchange nothing with another realm: what comes of it is put aside, and nothing can be sent to it.
+    Block {
+        /// The realm's id.
+        id: String,
+        /// The other realm's.
+        peer: String,
+    },
+    /// Let a blocked realm in again.
+    Unblock {
+        /// The realm's id.
+        id: String,
+        /// The other realm's.
+        peer: String,
+    },
     /// Stop the traffic with other realms; messages wait.
     Pause {
         /// The realm's id.
@@ -304,6 +356,47 @@ pub(crate) enum RealmCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write the accounts of a NATS server: one for each realm, joined by services only. Needs no broker.
+    NatsConfig(NatsConfigArgs),
+}
+
+/// `antar realm nats-config`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each realm logs in with a key: DIR/REALM/nats.nk holds its seed (broker.credentials_file). Seeds that are there are kept,
+so the same command with one more realm adds that realm; then `nats-server --signal reload` twice, a second apart (the
+first makes the account, the second joins it). The file with the accounts holds public keys only. DIR/SYS/nats.nk is for
+the servers' own account.
+
+Examples:
+  antar realm nats-config realm1 realm2 --credentials keys --output accounts.conf
+  antar realm nats-config realm1 realm2=UBXKIUJF4G5ITROD5BV6SDR6P4Q65O2WV43UPBJ6CNUZJZZYUG7P7UN5 --credentials keys")]
+pub(crate) struct NatsConfigArgs {
+    /// The realms; with =U…, the public key that the realm's operators made, so that its seed is not known here.
+    #[arg(required = true, value_name = "REALM[=KEY]")]
+    pub(crate) realms: Vec<Tenant>,
+    /// Where seeds are, and are made if they are not there.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) credentials: Option<PathBuf>,
+    /// The file to write, instead of standard output.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// What each realm may store, in GiB; in a cluster each replica counts.
+    #[arg(long, value_name = "GIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) storage_gib: u32,
+}
+
+/// `antar healthcheck`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Asks http://ADDR/readyz. Exit code 0: ready; 1: it is not; 3: nobody answers.")]
+pub(crate) struct HealthcheckArgs {
+    /// Where; without it, listen.http of the configuration.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<String>,
+    /// Configuration file (TOML), the same as that of `antar serve`.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// `antar config`.
@@ -364,6 +457,13 @@ mod tests {
             "antar user invite --realm a --uses 3 --days 1",
             "antar realm pause realm2 --data /tmp/x",
             "antar realm show realm2 --json",
+            "antar realm init realm1 --broker nats://127.0.0.1:4222 --add-missing",
+            "antar realm list realm1 --json",
+            "antar realm trust realm1 realm2 --key U",
+            "antar realm block realm1 realm2",
+            "antar realm unblock realm1 realm2",
+            "antar realm nats-config realm1 realm2 --credentials keys --output accounts.conf",
+            "antar healthcheck --http 127.0.0.1:8080",
             "antar config check --config antar.toml",
             "antar config print",
             "antar bench send --pairs 64 --window 16 --json",

@@ -30,6 +30,7 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
             flag("realm.id", REALMS[0]),
             flag("realm.name", ""),
             flag("realm.demo_accounts", "true"),
+            flag("realm.key_file", ""),
             flag("listen.command", &listen),
             flag("listen.http", "off"),
             flag("broker.url", &url),
@@ -37,12 +38,12 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
     });
     let config = config.or_exit(Exit::Usage)?;
     crate::log::init(&config.log);
-    let sites =
-        REALMS.iter().zip(0..).map(|(id, offset)| site(&config, id, offset)).collect::<Outcome<Vec<_>>>()?;
+    let site = |(id, offset): (&&str, u16)| site(&config, &args, id, offset);
+    let sites = REALMS.iter().zip(0..).map(site).collect::<Outcome<Vec<_>>>()?;
     server::run(&config.broker, &config.edge, sites, |addresses| welcome(addresses, &config)).await
 }
 
-fn site(config: &Config, id: &str, offset: u16) -> Outcome<Site> {
+fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site> {
     let id: RealmId = id.parse()?;
     let mut command = config.command;
     if command.port() != 0 {
@@ -50,6 +51,10 @@ fn site(config: &Config, id: &str, offset: u16) -> Outcome<Site> {
     }
     let mut realm = config.realm.clone();
     realm.name = id.to_string();
+    realm.key_file = Some(match config.broker.sqlite_path() {
+        Some(_) => config.broker.key_file(&id),
+        None => args.data.join(config.broker.key_file(&id)),
+    });
     realm.id = id;
     Ok(Site { realm, command, http: None, flag: "--port" })
 }

@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod demo;
 mod exit;
+mod healthcheck;
 mod log;
 mod say;
 mod serve;
@@ -48,6 +49,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
             ConfigCommand::Print(args) => serve::print_config(&args, &environment)?,
             ConfigCommand::Keys => serve::print_keys()?,
         },
+        Command::Healthcheck(args) => healthcheck::run(&args, &environment)?,
         Command::Bench(args) => bench::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)

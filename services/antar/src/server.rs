@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::BrokerUrl;
+use crate::config::BrokerConfig;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::say;
 
@@ -43,7 +43,7 @@ struct Bound {
 
 /// Serves `sites` from one broker until a signal comes. `welcome` is called once all of them listen.
 pub(crate) async fn run(
-    broker: &BrokerUrl,
+    broker: &BrokerConfig,
     edge: &EdgeConfig,
     sites: Vec<Site>,
     welcome: impl FnOnce(&[SocketAddr]),
@@ -51,7 +51,7 @@ pub(crate) async fn run(
     let stop = on_signal()?;
     // Addresses first: a port that is taken is found before anything is opened or made.
     let bound = sites.into_iter().map(bind).collect::<Outcome<Vec<_>>>()?;
-    let opened = antar_broker::open(&broker.url).await.map_err(|error| open_failure(&error))?;
+    let opened = antar_broker::open(&broker.settings()).await.map_err(|error| open_failure(&error))?;
     let (mut edges, mut realms, mut addresses) = (JoinSet::new(), Vec::new(), Vec::new());
     for site in bound {
         let id = site.realm.id.clone();

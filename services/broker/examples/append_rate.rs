@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use antar_broker::{Append, EntryId, Filter, SharedBroker, StreamSpec, Subject};
+use antar_broker::{Append, EntryId, Filter, Settings, SharedBroker, StreamSpec, Subject};
 use bytes::Bytes;
 
 /// How long each measurement lasts.
@@ -27,15 +27,15 @@ async fn main() -> Result<(), Failed> {
     };
     let scenario = std::env::args().nth(2);
     let wanted = |name: &str| scenario.as_deref().is_none_or(|scenario| scenario == name);
-    let broker = antar_broker::open(&url).await?;
+    let broker = antar_broker::open(&Settings::new(url)).await?;
     let spec = StreamSpec {
         name: "RATE".into(),
-        filters: vec![Filter::new("rate.>")?],
+        filters: vec![Filter::new("rate.x.s.>")?],
         entries_per_subject_max: None,
     };
     broker.open_stream(&spec).await?;
     let subjects = |prefix: &str, count: usize| -> Result<Vec<Subject>, Failed> {
-        (0..count).map(|n| Ok(Subject::new(format!("rate.{prefix}.{n}.local"))?)).collect()
+        (0..count).map(|n| Ok(Subject::new(format!("rate.x.s.{prefix}.{n}"))?)).collect()
     };
     let one = subjects("one", 64)?;
     if wanted("one") {

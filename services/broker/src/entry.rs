@@ -1,5 +1,6 @@
 //! Entries of the log, how they are appended, read and followed. Owns these types and their limits.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +19,8 @@ pub const ENTRY_BODY_BYTES_MAX: usize = 900 * 1024;
 pub const ENTRY_ID_BYTES_MAX: usize = 160;
 /// Most subjects of one append.
 pub const SUBJECTS_MAX: usize = 4096;
+/// Bytes of an append's headers together, names and values.
+const HEADERS_BYTES_MAX: usize = 4096;
 /// How long at least a repeated [`EntryId`] is recognised.
 pub const IDEMPOTENCE_WINDOW: Duration = Duration::from_secs(10 * 60);
 
@@ -76,7 +79,8 @@ impl EntryId {
     }
 }
 
-/// Names and values kept beside a body. Few and small: at most 4 KiB together.
+/// Names (letters, digits and `-`, not beginning with `Nats-` or `KV-`) and values kept beside a body, in no order. Few
+/// and small: at most 4 KiB together.
 pub type Headers = Vec<(String, String)>;
 
 /// One entry to be.
@@ -90,9 +94,10 @@ pub struct Append {
     pub headers: Headers,
     /// At most [`ENTRY_BODY_BYTES_MAX`].
     pub body: Bytes,
-    /// Compare-and-set on the subject's last sequence.
-    pub expect_last: Option<Seq>,
+    /// Stored only if this is so at that moment.
+    pub expect_last: Option<ExpectLast>,
     /// So many of the last subjects are copies of what the others get: if all the others are full, they get nothing.
+    /// A repeated append may put another copy there, under the same id.
     pub copies: usize,
 }
 
@@ -108,6 +113,57 @@ impl Append {
             copies: 0,
         }
     }
+
+    /// Refuses what can never be stored.
+    pub(crate) fn check(&self) -> Result<(), AppendError> {
+        let refused = |why: String| Err(AppendError::Refused(why));
+        match self.subjects.len() {
+            0 => return refused("no subject".into()),
+            1 => {}
+            count if count > SUBJECTS_MAX => {
+                return refused(format!("{count} subjects are more than {SUBJECTS_MAX}"));
+            }
+            count => {
+                if self.expect_last.as_ref().is_some_and(|expected| self.subjects.contains(&expected.subject))
+                {
+                    return refused("an expectation about one of several subjects".into());
+                }
+                let distinct: HashSet<&str> = self.subjects.iter().map(Subject::as_str).collect();
+                if distinct.len() < count {
+                    return refused("a subject twice".into());
+                }
+            }
+        }
+        if self.body.len() > ENTRY_BODY_BYTES_MAX {
+            return refused(format!(
+                "a body of {} bytes is more than {ENTRY_BODY_BYTES_MAX}",
+                self.body.len()
+            ));
+        }
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if headers > HEADERS_BYTES_MAX {
+            return refused(format!("headers of {headers} bytes are more than {HEADERS_BYTES_MAX}"));
+        }
+        Ok(())
+    }
+
+    /// The subject of an expectation that is not about the append's own.
+    pub(crate) fn fence(&self) -> Option<&Subject> {
+        let expected = self.expect_last.as_ref().map(|expected| &expected.subject);
+        expected.filter(|subject| self.subjects.first() != Some(subject))
+    }
+}
+
+/// That the last sequence on a subject is this one; [`Seq::ZERO`] stands for "no entry yet".
+///
+/// The append's own subject makes it a compare-and-set. Another subject of the same stream makes it a fence: who takes
+/// work over appends to that subject, and whoever did the work before can append nothing any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectLast {
+    /// The subject.
+    pub subject: Subject,
+    /// Its last sequence.
+    pub seq: Seq,
 }
 
 /// The acknowledgement of an append: it is durable.
@@ -131,12 +187,9 @@ pub enum AppendError {
     /// that are not copies are full and this is the first.
     #[error("{0} is full")]
     Full(Subject),
-    /// Nothing was stored: the subject's last sequence is `last`, not the one expected.
-    #[error("the subject's last sequence is {last}, another was expected")]
-    Conflict {
-        /// The sequence found.
-        last: Seq,
-    },
+    /// Nothing was stored: the last sequence of the subject in [`Append::expect_last`] is another.
+    #[error("the subject's last sequence is not the one expected")]
+    Conflict,
     /// Nothing was stored and never will be: too large, no subject, no stream for the subject.
     #[error("refused: {0}")]
     Refused(String),
@@ -256,7 +309,9 @@ pub enum ReadError {
 pub struct StreamSpec {
     /// Its name, `[A-Za-z0-9_-]+`, for instance `REALM_a_MAIL`.
     pub name: String,
-    /// The subjects it keeps. Filters of different streams may not overlap.
+    /// The subjects it keeps. Filters of different streams may not overlap. Each begins with the same two tokens, for
+    /// instance `realm.a`; what begins with these and `live` belongs to the broker, which may announce there what it has
+    /// stored.
     pub filters: Vec<Filter>,
     /// Most entries on one subject; `None` is without a limit.
     pub entries_per_subject_max: Option<u64>,

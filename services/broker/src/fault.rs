@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    Append, AppendError, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError, Page,
+    Append, AppendError, Broker, Bucket, EntryId, Expect, Filter, KvEntry, KvError, KvWatch, OpenError, Page,
     PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError, Requests,
     Revision, Seq, SharedBroker, StreamSpec, Subject, Tail,
 };
@@ -20,6 +20,9 @@ pub struct Faults {
     lose_acks: AtomicU64,
     duplicate: AtomicBool,
     refuse: AtomicBool,
+    forget_ids: AtomicBool,
+    /// Appends that are still let through before everything stalls.
+    stall_after: AtomicU64,
     stalled: watch::Sender<bool>,
     held: AtomicU64,
     changed: watch::Sender<()>,
@@ -31,6 +34,8 @@ impl Default for Faults {
             lose_acks: AtomicU64::new(0),
             duplicate: AtomicBool::new(false),
             refuse: AtomicBool::new(false),
+            forget_ids: AtomicBool::new(false),
+            stall_after: AtomicU64::new(u64::MAX),
             stalled: watch::Sender::new(false),
             held: AtomicU64::new(0),
             changed: watch::Sender::new(()),
@@ -60,6 +65,18 @@ impl Faults {
         self.stalled.send_replace(on);
     }
 
+    /// Stalls by itself once `count` more appends were stored: their acknowledgements do not come before the stall is
+    /// over. So a process looks that was stopped in the middle of its work.
+    pub fn stall_after(&self, count: u64) {
+        self.stall_after.store(count, Ordering::SeqCst);
+    }
+
+    /// While on, no append is recognised as a repetition: so a broker behaves after an outage that was longer than
+    /// [`crate::IDEMPOTENCE_WINDOW`].
+    pub fn forget_ids(&self, on: bool) {
+        self.forget_ids.store(on, Ordering::SeqCst);
+    }
+
     /// Waits until at least `count` operations are held by [`Faults::stall`].
     pub async fn held(&self, count: u64) {
         let mut changed = self.changed.subscribe();
@@ -77,6 +94,12 @@ impl Faults {
             let _ = stalled.wait_for(|stalled| !stalled).await;
         }
         if self.refuse.load(Ordering::SeqCst) { Err("refused by a test".into()) } else { Ok(()) }
+    }
+
+    /// Whether the broker stalls after this append.
+    fn stalls_now(&self) -> bool {
+        let next = |left: u64| (left != u64::MAX).then(|| if left <= 1 { u64::MAX } else { left - 1 });
+        self.stall_after.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) == Ok(1)
     }
 
     fn takes_ack(&self) -> bool {
@@ -123,13 +146,35 @@ impl Broker for Faulty {
         self.inner.open_stream(spec).await
     }
 
-    async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {
+    async fn open_bucket(&self, bucket: &Bucket) -> Result<(), OpenError> {
+        self.faults.pass().await.map_err(OpenError::Unreachable)?;
+        self.inner.open_bucket(bucket).await
+    }
+
+    async fn missing(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<String>, OpenError> {
+        self.faults.pass().await.map_err(OpenError::Unreachable)?;
+        self.inner.missing(streams, buckets).await
+    }
+
+    async fn append(&self, mut append: Append) -> Result<PendingAppend, AppendError> {
         self.faults.pass().await.map_err(AppendError::NotStored)?;
+        if self.faults.forget_ids.load(Ordering::SeqCst) {
+            append.id = EntryId::unique();
+        }
         let again = self.faults.duplicate.load(Ordering::SeqCst).then(|| append.clone());
         let pending = self.inner.append(append).await?;
         if let Some(again) = again {
             // Its answer is nobody's business: what matters is that it changes nothing.
             drop(self.inner.append(again).await);
+        }
+        if self.faults.stalls_now() {
+            self.faults.stall(true);
+            let faults = self.faults.clone();
+            return Ok(PendingAppend::from_future(async move {
+                let answer = pending.await;
+                faults.pass().await.map_err(AppendError::Unknown)?;
+                answer
+            }));
         }
         if self.faults.takes_ack() {
             return Ok(PendingAppend::from_future(async {
@@ -221,6 +266,11 @@ impl Broker for Faulty {
     async fn serve(&self, subject: &Subject) -> Result<Requests, RequestError> {
         self.faults.pass().await.map_err(RequestError::Unavailable)?;
         self.inner.serve(subject).await
+    }
+
+    async fn serve_as(&self, service: &crate::Service, subject: &Subject) -> Result<Requests, RequestError> {
+        self.faults.pass().await.map_err(RequestError::Unavailable)?;
+        self.inner.serve_as(service, subject).await
     }
 
     async fn close(&self) {

@@ -3,6 +3,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::ENTRY_BODY_BYTES_MAX;
+
+/// Longest key, in bytes.
+const KEY_BYTES_MAX: usize = 200;
+
 /// Name of a bucket: `[A-Za-z0-9_-]{1,64}`, for instance `REALM_a_accounts`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bucket(std::sync::Arc<str>);
@@ -73,6 +78,24 @@ pub enum KvError {
     /// The broker does not answer. A write may or may not have happened.
     #[error("the broker does not answer: {0}")]
     Unavailable(String),
+}
+
+/// Whether `key` is one, and `value` small enough.
+pub(crate) fn check(key: &str, value: &[u8]) -> Result<(), KvError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'=' | b'.' | b'-');
+    if key.len() > KEY_BYTES_MAX || !key.bytes().all(plain) || key.split('.').any(str::is_empty) {
+        return Err(KvError::Refused(format!(
+            "{:?} is no key",
+            key.chars().take(KEY_BYTES_MAX).collect::<String>()
+        )));
+    }
+    if value.len() > ENTRY_BODY_BYTES_MAX {
+        return Err(KvError::Refused(format!(
+            "a value of {} bytes is more than {ENTRY_BODY_BYTES_MAX}",
+            value.len()
+        )));
+    }
+    Ok(())
 }
 
 /// Changes of a bucket as they come. See [`crate::Broker::kv_watch`].

@@ -1,6 +1,6 @@
 //! The seam between Antar and whatever keeps its log.
 //!
-//! Owns: the [`Broker`] trait, the types that cross it, and its implementations ([`sqlite`]).
+//! Owns: the [`Broker`] trait, the types that cross it, and its implementations ([`sqlite`], `nats`).
 //! Must not know: users, mailboxes, commands, envelopes. A subject is a name and a body is bytes.
 //!
 //! Everything that Antar promises rests on the contracts written at the methods of [`Broker`]. The suite in
@@ -16,8 +16,10 @@ mod subject;
 pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod fault;
+mod nats;
 pub mod sqlite;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,20 +27,50 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use entry::{
-    Append, AppendError, Appended, ENTRY_BODY_BYTES_MAX, ENTRY_ID_BYTES_MAX, Entry, EntryId, Headers,
-    IDEMPOTENCE_WINDOW, OpenError, Page, PendingAppend, ReadError, ReadFrom, ReadLimit, SUBJECTS_MAX, Seq,
-    StreamSpec, Tail, TailSource, Timestamp,
+    Append, AppendError, Appended, ENTRY_BODY_BYTES_MAX, ENTRY_ID_BYTES_MAX, Entry, EntryId, ExpectLast,
+    Headers, IDEMPOTENCE_WINDOW, OpenError, Page, PendingAppend, ReadError, ReadFrom, ReadLimit,
+    SUBJECTS_MAX, Seq, StreamSpec, Tail, TailSource, Timestamp,
 };
 pub use kv::{Bucket, Expect, KvChange, KvEntry, KvError, KvSource, KvWatch, Revision};
 pub use queue::{Lease, LeaseError, Queue, QueueName, QueueState};
-pub use rpc::{Replier, Request, RequestError, Requests};
+pub use rpc::{Replier, Request, RequestError, Requests, Service};
 pub use subject::{BadSubject, Filter, Subject};
 
-/// Opens the broker that `url` names: `sqlite:PATH`, with `?synchronous=normal` for a test that must lose entries.
+/// Which broker, and how to reach it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `sqlite:PATH`, with `?synchronous=normal` for a test that must lose entries; or `nats://HOST:PORT`, with
+    /// `USER:PASSWORD@` or a token before the host, and more such servers of the same cluster behind commas.
+    pub url: String,
+    /// NATS only: a file with credentials (`.creds`), or with the seed of an nkey.
+    pub credentials: Option<PathBuf>,
+    /// NATS only: how many servers keep each stream that is made (1 to 5).
+    pub replicas: usize,
+}
+
+impl Settings {
+    /// The broker that `url` names, with one replica and without a file of credentials.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), credentials: None, replicas: 1 }
+    }
+}
+
+/// Whether `url` names a broker that [`open`] knows.
+pub fn check_url(url: &str) -> Result<(), OpenError> {
+    if nats::is_nats(url) {
+        return nats::servers(url).map(drop);
+    }
+    sqlite::Options::parse(url).map(drop)
+}
+
+/// Opens a broker.
 ///
 /// Errors: see [`OpenError`]; an unknown scheme or setting is [`OpenError::Invalid`]. Nothing was changed then.
-pub async fn open(url: &str) -> Result<SharedBroker, OpenError> {
-    let options = sqlite::Options::parse(url)?;
+pub async fn open(settings: &Settings) -> Result<SharedBroker, OpenError> {
+    if nats::is_nats(&settings.url) {
+        return Ok(Arc::new(nats::OwnedNatsBroker::open(settings).await?));
+    }
+    let options = sqlite::Options::parse(&settings.url)?;
     Ok(Arc::new(sqlite::SqliteBroker::open(options).await?))
 }
 
@@ -57,6 +89,13 @@ pub trait Broker: Send + Sync + 'static {
     /// is taken over, which breaks nobody's promise; any other difference is refused with [`OpenError::Differs`].
     async fn open_stream(&self, spec: &StreamSpec) -> Result<(), OpenError>;
 
+    /// Makes the bucket if it is not there; compares its settings with those that it must have if it is.
+    async fn open_bucket(&self, bucket: &Bucket) -> Result<(), OpenError>;
+
+    /// The names of those that are not there. Whoever has used them before must not make them anew: empty, they would
+    /// hide a loss.
+    async fn missing(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<String>, OpenError>;
+
     /// Queues one append and returns as soon as its place in the order is certain; the returned future yields the
     /// acknowledgement. Two appends that were queued one after the other are stored in that order.
     ///
@@ -65,8 +104,8 @@ pub trait Broker: Send + Sync + 'static {
     ///   nothing and is answered `duplicate: true` with the first one's sequence.
     /// * With several subjects the same body becomes one entry on each, in the order given. On an error some of them
     ///   may have been stored; appending again with the same id and the same subjects completes the rest.
-    /// * `expect_last` (with one subject only) makes it a compare-and-set: if the subject's last sequence is another,
-    ///   nothing is stored and the error is [`AppendError::Conflict`]. [`Seq::ZERO`] stands for "no entry yet".
+    /// * `expect_last` makes it a compare-and-set, or fences it: if the last sequence of the subject named there is
+    ///   another, nothing is stored and the error is [`AppendError::Conflict`]. With several subjects it names none of them.
     /// * A subject that has reached its stream's `entries_per_subject_max` gets nothing: [`AppendError::Full`]. Of an
     ///   append with several subjects the others get theirs, and [`Appended::full`] lists those that did not;
     ///   see [`Append::copies`] for those that depend on others.
@@ -89,7 +128,8 @@ pub trait Broker: Send + Sync + 'static {
     /// How many entries there are on `subject`. Sees every acknowledged append.
     async fn count(&self, subject: &Subject) -> Result<u64, ReadError>;
 
-    /// Removes the entries of `subject` with a sequence of at most `upto`; returns how many there were.
+    /// Removes the entries of `subject` with a sequence of at most `upto`; returns how many there were. Copies
+    /// ([`Append::copies`]) may stay, if others that were stored together with them do, and are counted together.
     async fn trim(&self, subject: &Subject, upto: Seq) -> Result<u64, ReadError>;
 
     /// Follows `filter` from the first entry after `after`: first what is stored, then what comes, each entry once,
@@ -137,6 +177,11 @@ pub trait Broker: Send + Sync + 'static {
     /// Serves requests on `subject` until the returned value is dropped. Several servers of one subject share the
     /// requests between them.
     async fn serve(&self, subject: &Subject) -> Result<Requests, RequestError>;
+
+    /// As [`Self::serve`], and lets those who look for services find it. Where nobody can look, it is the same.
+    async fn serve_as(&self, _service: &Service, subject: &Subject) -> Result<Requests, RequestError> {
+        self.serve(subject).await
+    }
 
     /// Finishes what is queued, then stops. Later calls fail with the operation's `Closed` or `NotStored` error.
     async fn close(&self);

@@ -56,6 +56,8 @@ pub struct Lease {
     pub token: u64,
     /// How often the first of these entries was handed out before, since the process started.
     pub tries: u32,
+    /// Everything up to here was acknowledged when it began: by this worker's last lease, or somebody else has worked.
+    pub after: Seq,
     /// The entries, in order; never empty.
     pub entries: Vec<Arc<Entry>>,
 }

@@ -17,6 +17,17 @@ pub enum RequestError {
     Unavailable(String),
 }
 
+/// How a service presents itself to those who look for services.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name, `[A-Za-z0-9_-]+`; all instances of it share it.
+    pub name: String,
+    /// Its version, as semantic versions are written.
+    pub version: String,
+    /// What it is, for people.
+    pub description: String,
+}
+
 /// A request to be answered.
 #[derive(Debug)]
 pub struct Request {

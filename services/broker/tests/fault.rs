@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use antar_broker::fault::{Faults, Faulty};
 use antar_broker::{
-    Append, AppendError, EntryId, Filter, ReadError, ReadFrom, ReadLimit, SharedBroker, StreamSpec, Subject,
+    Append, AppendError, EntryId, Filter, ReadError, ReadFrom, ReadLimit, Settings, SharedBroker, StreamSpec,
+    Subject,
 };
 
 async fn faulty() -> (tempfile::TempDir, SharedBroker, Arc<Faults>) {
     let dir = tempfile::tempdir().unwrap();
     let broker =
-        antar_broker::open(&format!("sqlite:{}", dir.path().join("antar.db").display())).await.unwrap();
+        antar_broker::open(&Settings::new(format!("sqlite:{}", dir.path().join("antar.db").display())))
+            .await
+            .unwrap();
     let filters = vec![Filter::new("log.>").unwrap()];
     let spec = StreamSpec { name: "LOG".into(), filters, entries_per_subject_max: None };
     broker.open_stream(&spec).await.unwrap();
@@ -74,4 +77,32 @@ async fn a_stalled_operation_goes_on_when_it_is_released() {
     faults.stall(false);
     assert_eq!(held.await.unwrap(), Ok(false));
     assert_eq!(count(&broker).await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_broker_that_forgets_ids_takes_the_same_append_again() {
+    let (_dir, broker, faults) = faulty().await;
+    let append_one = one();
+    assert_eq!(append(&broker, append_one.clone()).await, Ok(false));
+    faults.forget_ids(true);
+    assert_eq!(append(&broker, append_one.clone()).await, Ok(false));
+    faults.forget_ids(false);
+    assert_eq!(append(&broker, append_one).await, Ok(true));
+    assert_eq!(count(&broker).await, Ok(2));
+}
+
+#[tokio::test]
+async fn a_stall_after_some_appends_holds_the_acknowledgement_of_the_last() {
+    let (_dir, broker, faults) = faulty().await;
+    faults.stall_after(2);
+    assert_eq!(append(&broker, one()).await, Ok(false));
+    let waiting = tokio::spawn({
+        let broker = broker.clone();
+        async move { append(&broker, one()).await }
+    });
+    faults.held(1).await;
+    assert!(!waiting.is_finished());
+    faults.stall(false);
+    assert_eq!(waiting.await.unwrap(), Ok(false));
+    assert_eq!(count(&broker).await, Ok(2));
 }

@@ -1,5 +1,7 @@
 //! What each command does, except sends. A handler asks the realm and writes one reply; it never touches the socket.
 
+use std::time::Duration;
+
 use antar_broker::{KvError, ReadError};
 use antar_proto::command::{COMMANDS, Command, CommandSpec, Receiver, lookup};
 use antar_proto::error::LOGOUT_NOT_AUTHORIZED;
@@ -14,6 +16,9 @@ use crate::connection::Connection;
 
 /// Most accounts in one reply to `users`.
 const USERS_MAX: usize = 500;
+
+/// How long a command may take in which a password is hashed; every other one has the time of an acknowledgement.
+const HASH_TIME: Duration = Duration::from_secs(30);
 
 /// What a command leaves behind for the connection to do.
 #[derive(Default)]
@@ -86,6 +91,8 @@ impl From<AddRealmError> for Refusal {
         match error {
             AddRealmError::NoSuchRealm => ErrorCode::NoSuchRealm.into(),
             AddRealmError::Exists => ErrorCode::RealmExists.into(),
+            AddRealmError::Blocked(why) => Self::detailed(ErrorCode::RealmBlocked, why),
+            AddRealmError::KeyChanged(why) => Self::detailed(ErrorCode::KeyChanged, why),
             AddRealmError::Refused(why) => Self::detailed(ErrorCode::BadRequest, why),
             AddRealmError::Unavailable(error) => {
                 tracing::warn!(error, "a realm could not be added");
@@ -108,7 +115,19 @@ impl Connection {
         let mut executed = Executed::default();
         let is_logout = matches!(command, Command::Logout { .. });
         let mut reply = Vec::new();
-        match self.handle(command, &mut executed).await {
+        // A password takes as long as it takes to be hashed, when many log in at once.
+        let hashes =
+            matches!(command, Command::Auth { .. } | Command::Register { .. } | Command::Passwd { .. });
+        let time = if hashes { HASH_TIME } else { self.edge.config.ack_time };
+        let handled = match tokio::time::timeout(time, self.handle(command, &mut executed)).await {
+            Ok(handled) => handled,
+            Err(_) => {
+                tracing::warn!("a command could not be carried out in time");
+                executed = Executed::default();
+                Err(ErrorCode::Unavailable.into())
+            }
+        };
+        match handled {
             Ok(body) => write_frame(&mut reply, &OkReply::new(tag, body)),
             Err(mut refusal) => {
                 if is_logout && refusal.code == ErrorCode::NotAuthorized {
@@ -139,72 +158,86 @@ impl Connection {
             Command::Logout { token } => self.logout(token, executed).await,
             Command::Passwd { token, old, new } => self.passwd(token, old, new).await,
             Command::List { token } => {
-                self.user(token)?;
+                self.user(token).await?;
                 let online = self.edge.realm.online();
                 let names: String = online.iter().map(|(user, _)| format!("{user},")).collect();
                 Ok(json!({"messages": names}))
             }
             Command::Inbox { token } => {
-                let user = self.user(token)?;
+                let user = self.user(token).await?;
                 let unread = self.edge.realm.inbox(&user).await?;
                 Ok(inbox(unread, executed))
             }
             Command::GetRealmInbox { token, realm } => {
-                let user = self.user(token)?;
+                let user = self.user(token).await?;
                 let realm = realm.ok_or(ErrorCode::NoSuchRealm)?;
                 let unread =
                     self.edge.realm.realm_inbox(&user, &realm).await?.ok_or(ErrorCode::NoSuchRealm)?;
                 Ok(realm_inbox(unread, executed))
             }
             Command::Watch { token } => {
-                let user = self.user(token)?;
+                let user = self.user(token).await?;
                 executed.feed = FeedChange::Start(Box::new(self.edge.realm.watch(&user).await?));
                 Ok(json!({"watching": true}))
             }
             Command::Unwatch { token } => {
-                self.user(token)?;
+                self.user(token).await?;
                 executed.feed = FeedChange::Stop;
                 Ok(json!({"watching": false}))
             }
             Command::History { token, with, before, limit } => {
-                let user = self.user(token)?;
+                let user = self.user(token).await?;
                 let history = self.edge.realm.history(&user, &with, before, limit).await?;
                 let history = history.ok_or(ErrorCode::NoSuchMessage)?;
                 Ok(with_more(json!({"messages": history.messages}), history.more))
             }
             Command::Status { token, id } => self.status(token, id).await,
             Command::ConnectedRealm { token } => {
-                self.user(token)?;
+                self.user(token).await?;
                 Ok(json!({"realms": self.edge.realm.peers().await?}))
             }
-            Command::WhoAmI { token } => self.who_am_i(token),
+            Command::WhoAmI { token } => self.who_am_i(token).await,
             Command::Users { token, prefix } => {
-                self.user(token)?;
+                self.user(token).await?;
                 let (users, more) = self.edge.realm.users(prefix, USERS_MAX);
                 let users: Vec<_> =
                     users.into_iter().map(|(user, name)| json!({"user": user, "name": name})).collect();
                 Ok(with_more(json!({"users": users}), more))
             }
-            Command::GetPresence { token, user } => self.presence(token, &user),
+            Command::GetPresence { token, user } => self.presence(token, &user).await,
             // Sends to a realm that cannot be, and to named groups; all other sends never come here.
             Command::SendPrivateRealm { token, .. } | Command::SendGroupRealm { token, .. } => {
-                self.user(token)?;
+                self.user(token).await?;
                 Err(ErrorCode::NoSuchRealm.into())
             }
             Command::SendNamedGroup { token, .. } => {
-                self.user(token)?;
+                self.user(token).await?;
                 Err(ErrorCode::NoSuchGroup.into())
             }
             Command::Send { token, .. } | Command::SendGroup { token, .. } => {
-                self.user(token)?;
+                self.user(token).await?;
                 Err(ErrorCode::NoSuchUser.into())
             }
         }
     }
 
     /// Whose token this is.
-    fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
-        self.session(token).ok_or_else(|| ErrorCode::NotAuthorized.into())
+    async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
+        match self.session(token) {
+            Some(user) => Ok(user),
+            None => self.session_elsewhere(token).await?.ok_or_else(|| ErrorCode::NotAuthorized.into()),
+        }
+    }
+
+    /// Likewise, with its key.
+    async fn key(&mut self, token: &str) -> Result<(SessionKey, UserName), Refusal> {
+        match self.edge.realm.session(token) {
+            Some(found) => Ok(found),
+            None => {
+                let found = self.edge.realm.session_anywhere(token).await?;
+                found.ok_or_else(|| ErrorCode::NotAuthorized.into())
+            }
+        }
     }
 
     fn opened(&self, token: String, executed: &mut Executed) -> Value {
@@ -220,7 +253,7 @@ impl Connection {
         port: u16,
     ) -> Handled {
         let user = match token {
-            Some(token) => self.user(token)?,
+            Some(token) => self.user(token).await?,
             None => {
                 let login = self.login.as_ref().filter(|login| self.edge.realm.is_live(&login.key));
                 login.map(|login| login.user.clone()).ok_or(ErrorCode::NotAuthorized)?
@@ -232,7 +265,7 @@ impl Connection {
     }
 
     async fn logout(&mut self, token: &str, executed: &mut Executed) -> Handled {
-        let (key, user) = self.edge.realm.session(token).ok_or(ErrorCode::NotAuthorized)?;
+        let (key, user) = self.key(token).await?;
         self.edge.realm.logout(&key, &user).await?;
         if self.watches_for(&key) {
             executed.feed = FeedChange::Stop;
@@ -241,13 +274,13 @@ impl Connection {
     }
 
     async fn passwd(&mut self, token: &str, old: &str, new: &str) -> Handled {
-        let (key, user) = self.edge.realm.session(token).ok_or(ErrorCode::NotAuthorized)?;
+        let (key, user) = self.key(token).await?;
         self.edge.realm.passwd(&user, &key, old, new, self.address).await?;
         Ok(fields(Empty {}))
     }
 
     async fn status(&mut self, token: &str, id: Option<MessageId>) -> Handled {
-        let user = self.user(token)?;
+        let user = self.user(token).await?;
         let id = id.ok_or(ErrorCode::NoSuchMessage)?;
         let status = self.edge.realm.status(&user, id).await?.ok_or(ErrorCode::NoSuchMessage)?;
         let receivers = status.receivers.into_iter().map(|(address, state, reason)| Receipt {
@@ -259,16 +292,16 @@ impl Connection {
         Ok(json!({"message_id": id, "state": status.state, "receivers": receivers}))
     }
 
-    fn who_am_i(&mut self, token: &str) -> Handled {
-        let user = self.user(token)?;
+    async fn who_am_i(&mut self, token: &str) -> Handled {
+        let user = self.user(token).await?;
         let (name, country) = self.edge.realm.profile(&user).ok_or(ErrorCode::NotAuthorized)?;
         let realm = self.edge.realm.id();
         let address = self.edge.realm.address(&user);
         Ok(json!({"user": user, "realm": realm, "address": address, "name": name, "country": country}))
     }
 
-    fn presence(&mut self, token: &str, user: &Receiver) -> Handled {
-        self.user(token)?;
+    async fn presence(&mut self, token: &str, user: &Receiver) -> Handled {
+        self.user(token).await?;
         let user = match user {
             Receiver::User(user) => user,
             Receiver::Qualified(address) if address.realm == *self.edge.realm.id() => &address.user,

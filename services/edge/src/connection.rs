@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use antar_broker::ReadError;
+use antar_broker::{KvError, ReadError};
 use antar_proto::json::write_frame;
 use antar_proto::line::LineSplitter;
 use antar_proto::reply::{Event, Failure};
@@ -34,8 +34,10 @@ const GUEST_LINE_BYTES_MAX: usize = 12 * 1024;
 /// Size of the buffer that all connections of a thread read into.
 const READ_BYTES: usize = 64 * 1024;
 /// How often a connection that watches looks whether its session has ended, if nothing else makes it look: a logout is
-/// effective everywhere within 5 s (`reliability.md`, P9). Before anything is pushed it looks in any case.
-const FEED_CHECK: Duration = Duration::from_secs(4);
+/// effective everywhere within a second. Before anything is pushed it looks in any case.
+const FEED_CHECK: Duration = Duration::from_millis(900);
+/// How long a token may be looked for that this edge does not know.
+const SESSION_TIME: Duration = Duration::from_secs(2);
 /// Beyond so many bytes not yet written, nothing more is read or pushed.
 const OUT_BYTES_HIGH: usize = 256 * 1024;
 /// The same for a connection that has not logged in; one reply may be larger.
@@ -296,6 +298,16 @@ impl Connection {
         let (key, user) = self.edge.realm.session(token)?;
         self.logged_in(Login { token: token.into(), key, user: user.clone() });
         Some(user)
+    }
+
+    /// The same for a token that this edge does not know: another one may have given it out a moment ago.
+    pub(crate) async fn session_elsewhere(&mut self, token: &str) -> Result<Option<UserName>, KvError> {
+        let found = tokio::time::timeout(SESSION_TIME, self.edge.realm.session_anywhere(token)).await;
+        let found = found.unwrap_or_else(|_| Err(KvError::Unavailable("it took too long".into())))?;
+        Ok(found.map(|(key, user)| {
+            self.logged_in(Login { token: token.into(), key, user: user.clone() });
+            user
+        }))
     }
 
     fn logged_in(&mut self, login: Login) {

@@ -161,6 +161,10 @@ pub(crate) fn write_outcome(
                 .detail("add it first: addrealm TOKEN REALM HOST PORT");
             write_frame(out, &failure);
         }
+        Err(SendError::RealmBlocked) => {
+            let failure = Failure::new(tag, ErrorCode::RealmBlocked);
+            write_frame(out, &failure.detail("operators of this realm have blocked the other one"));
+        }
         Err(SendError::IdReused) => {
             let failure = Failure::new(tag, ErrorCode::BadRequest);
             write_frame(out, &failure.detail("this id, the tag, stands for another message that you sent"));

@@ -23,6 +23,10 @@ pub enum ErrorCode {
     NoSuchMessage,
     /// The realm was added before.
     RealmExists,
+    /// Operators of this realm, or of the other, have blocked the traffic between the two.
+    RealmBlocked,
+    /// The realm has another key than the one that is known; its operators, or ours, have to look.
+    KeyChanged,
     /// `register`: the name is taken.
     UserExists,
     /// `register`: the name is not a name.
@@ -47,7 +51,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NoSuchAccount,
         Self::BadPassword,
         Self::BadCredentials,
@@ -57,6 +61,8 @@ impl ErrorCode {
         Self::NoSuchGroup,
         Self::NoSuchMessage,
         Self::RealmExists,
+        Self::RealmBlocked,
+        Self::KeyChanged,
         Self::UserExists,
         Self::BadName,
         Self::RegistrationClosed,
@@ -81,6 +87,8 @@ impl ErrorCode {
             Self::NoSuchGroup => "no-such-group",
             Self::NoSuchMessage => "no-such-message",
             Self::RealmExists => "realm-exists",
+            Self::RealmBlocked => "realm-blocked",
+            Self::KeyChanged => "key-changed",
             Self::UserExists => "user-exists",
             Self::BadName => "bad-name",
             Self::RegistrationClosed => "registration-closed",
@@ -111,6 +119,8 @@ impl ErrorCode {
             Self::NoSuchGroup => "Group Tidak Ditemukan",
             Self::NoSuchMessage => "Pesan Tidak Ditemukan",
             Self::RealmExists => "Realm sudah ada",
+            Self::RealmBlocked => "Realm Diblokir",
+            Self::KeyChanged => "Kunci Realm Berubah",
             Self::UserExists => "User sudah ada",
             Self::BadName => "Nama Tidak Benar",
             Self::RegistrationClosed => "Pendaftaran Ditutup",

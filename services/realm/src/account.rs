@@ -158,6 +158,8 @@ impl Accounts {
     async fn change(&self, user: &UserName, change: impl Fn(&mut Account)) -> Result<(), AccountError> {
         const TRIES: usize = 5;
         for _ in 0..TRIES {
+            // One that was made on another edge a moment ago may not have come yet.
+            self.copy.fresh(user.as_str()).await?;
             let Some((account, revision)) = self.copy.get_with_revision(user.as_str()) else {
                 return Err(AccountError::NoSuchUser);
             };
@@ -165,7 +167,7 @@ impl Accounts {
             change(&mut changed);
             changed.generation += 1;
             match self.copy.put(user.as_str(), &changed, Expect::Revision(revision), None).await {
-                Err(KvError::Conflict) => tokio::task::yield_now().await,
+                Err(KvError::Conflict) => self.copy.catch_up(user.as_str()).await?,
                 other => return other.map_err(AccountError::from),
             }
         }
@@ -174,7 +176,7 @@ impl Accounts {
 
     /// Removes an account.
     pub(crate) async fn remove(&self, user: &UserName) -> Result<(), AccountError> {
-        if self.get(user).is_none() {
+        if self.copy.fresh(user.as_str()).await?.is_none() {
             return Err(AccountError::NoSuchUser);
         }
         Ok(self.copy.delete(user.as_str()).await?)

@@ -78,6 +78,23 @@ pub enum AdminRequest {
     },
     /// The realm's state.
     Show,
+    /// Whether somebody serves the realm.
+    Ping,
+    /// Takes another key of a peer than the one that is known.
+    RealmTrust {
+        /// The peer.
+        realm: String,
+        /// Its key; the one that its name card has, if none is given.
+        #[serde(default)]
+        key: Option<String>,
+    },
+    /// Blocks a peer, or lets it in again: nothing of it is delivered, and nothing can be sent to it.
+    RealmBlock {
+        /// The peer.
+        realm: String,
+        /// `false` lets it in again.
+        blocked: bool,
+    },
 }
 
 /// One account, as `user list` shows it.
@@ -115,6 +132,15 @@ pub struct PeerInfo {
     /// Age of the oldest of them, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_s: Option<u64>,
+    /// The public key that proves what comes from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Another key, which its name card has now; it is not believed before an operator says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<String>,
+    /// Nothing of it is delivered, and nothing can be sent to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
     /// Why the lane last failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -155,10 +181,18 @@ pub enum AdminReply {
         name: String,
         /// Whether traffic with other realms is stopped.
         paused: bool,
+        /// Its public key.
+        #[serde(default)]
+        key: String,
         /// How many accounts there are.
         accounts: usize,
         /// Whom it exchanges messages with.
         peers: Vec<PeerInfo>,
+    },
+    /// To `RealmTrust`.
+    Trusted {
+        /// The key that is believed now.
+        key: String,
     },
     /// It was refused; nothing was changed.
     Refused {

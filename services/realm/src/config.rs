@@ -1,5 +1,6 @@
 //! What a realm is told at its start.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use antar_proto::RealmId;
@@ -15,6 +16,17 @@ pub enum Registration {
     Invite,
     /// Nobody; accounts are made with `antar user add`.
     Closed,
+}
+
+/// Who makes a realm's streams and buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provision {
+    /// Nobody: they have to be there.
+    Never,
+    /// Whoever starts the realm, if it has no streams yet.
+    IfNew,
+    /// Whatever is missing is made, by an operator's word. In a realm that was in use that hides a loss.
+    Missing,
 }
 
 /// Settings of one realm. All edges of a realm must have the same.
@@ -38,6 +50,11 @@ pub struct RealmConfig {
     pub mailbox_entries_max: u64,
     /// How long entries are kept that were read.
     pub retention: Duration,
+    /// The file with the realm's key, made with a new one if the realm has none yet. Without a file the key lives as
+    /// long as this process: for a realm that lives no longer either.
+    pub key_file: Option<PathBuf>,
+    /// Who makes what it keeps its log in.
+    pub provision: Provision,
 }
 
 impl RealmConfig {
@@ -53,6 +70,8 @@ impl RealmConfig {
             password_bytes_min: 8,
             mailbox_entries_max: 100_000,
             retention: Duration::from_secs(30 * 24 * 3600),
+            key_file: None,
+            provision: Provision::IfNew,
         }
     }
 }

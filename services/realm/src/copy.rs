@@ -14,6 +14,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long a writer waits at the most until its own write has come back to the copy.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// After so long without the change that is waited for, the broker is asked whether it is still to come.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Pause before a watch that broke is opened again.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
@@ -77,6 +79,43 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> KvCopy<T> {
     /// The value of a key, with what a compare-and-set needs.
     pub(crate) fn get_with_revision(&self, key: &str) -> Option<(Arc<T>, Revision)> {
         self.read().get(key).map(|held| (held.value.clone(), held.revision))
+    }
+
+    /// The value of a key, as the broker has it if the copy has none: what was written elsewhere a moment ago may not have
+    /// come yet. Costs nothing if the copy has it.
+    pub(crate) async fn fresh(&self, key: &str) -> Result<Option<Arc<T>>, KvError> {
+        match self.get(key) {
+            Some(value) => Ok(Some(value)),
+            None => self.catch_up(key).await.map(|()| self.get(key)),
+        }
+    }
+
+    /// Waits until the copy has seen the write of a key that the broker has now.
+    pub(crate) async fn catch_up(&self, key: &str) -> Result<(), KvError> {
+        let until = tokio::time::Instant::now() + CATCH_UP;
+        loop {
+            // Before the look, so that no change after it is missed.
+            let mut applied = self.inner.applied.subscribe();
+            let now = self.inner.broker.kv_get(&self.inner.bucket, key).await?.map(|entry| entry.revision);
+            let is_there = |_: &u64| match (now, self.read().get(key)) {
+                (Some(now), Some(held)) => held.revision >= now,
+                (None, None) => true,
+                _ => false,
+            };
+            // It may go away again, so now and then the broker is asked anew.
+            match tokio::time::timeout(LOOK_AGAIN, applied.wait_for(is_there)).await {
+                Ok(_) => return Ok(()),
+                Err(_) if tokio::time::Instant::now() < until => {}
+                Err(_) => {
+                    return Err(KvError::Unavailable("the copy of the bucket does not follow".into()));
+                }
+            }
+        }
+    }
+
+    /// Tells of every change that was applied.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.applied.subscribe()
     }
 
     /// Grows with every change.

@@ -130,7 +130,7 @@ impl Cursors {
                 None => Expect::Absent,
             };
             match self.copy.put(key, &seq, expect, None).await {
-                Err(KvError::Conflict) => tokio::task::yield_now().await,
+                Err(KvError::Conflict) => self.copy.catch_up(key).await?,
                 other => return other,
             }
         }

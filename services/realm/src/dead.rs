@@ -1,11 +1,15 @@
 //! Dead letters: envelopes that cannot be delivered, and why. They are kept on `realm.<id>.dead`.
 
-use antar_broker::Entry;
-use antar_proto::envelope::{EnvelopeError, LanePlace};
+use antar_broker::{Append, Entry, EntryId};
+use antar_proto::envelope::{EnvelopeError, LanePlace, Outcome};
+use antar_proto::reply::State;
 use antar_proto::{Address, MessageId, RealmId};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_rfc3339;
+use crate::delivery::{Batch, Delivery, DeliveryError};
+use crate::recall::Place;
+use crate::reign::Reign;
 
 /// How much of an envelope's bytes its dead letter keeps. Escaped as JSON it still fits into one entry.
 const LETTER_BODY_BYTES_MAX: usize = 100 * 1024;
@@ -19,6 +23,18 @@ pub(crate) enum Dead {
     WrongRealm(Option<RealmId>),
     #[error("realm {0} is not known here")]
     UnknownOrigin(RealmId),
+    #[error("it says to come from {claimed} but was published by {from}")]
+    WrongOrigin { claimed: RealmId, from: String },
+    #[error("it is not signed")]
+    Unsigned,
+    #[error("its signature is not one of {0} over these bytes")]
+    BadSignature(RealmId),
+    #[error("it is signed by another key than the one that is known of {0}")]
+    UnknownKey(RealmId),
+    #[error("it is signed by the new key of {0}, which nobody here has trusted yet")]
+    KeyChanged(RealmId),
+    #[error("realm {0} is blocked here")]
+    Blocked(RealmId),
     #[error("it says to be from {from} but came from {origin}")]
     ForeignSender { from: Address, origin: RealmId },
     #[error("a realm may not send this kind of envelope")]
@@ -54,6 +70,12 @@ impl Dead {
             Self::Envelope(EnvelopeError::Malformed(_)) => "malformed",
             Self::WrongRealm(_) => "wrong-realm",
             Self::UnknownOrigin(_) => "unknown-origin",
+            Self::WrongOrigin { .. } => "wrong-origin",
+            Self::Unsigned => "unsigned",
+            Self::BadSignature(_) => "bad-signature",
+            Self::UnknownKey(_) => "unknown-key",
+            Self::KeyChanged(_) => "key-changed",
+            Self::Blocked(_) => "realm-blocked",
             Self::ForeignSender { .. } => "foreign-sender",
             Self::Kind => "wrong-kind",
             Self::TooManyReceivers => "too-many-receivers",
@@ -61,6 +83,30 @@ impl Dead {
             Self::Gap { .. } => "lane-gap",
             Self::IdReused => "id-reused",
             Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Whether its realm is told. Never unless it is proven that the envelope comes from there: everybody else could
+    /// have that realm tell its users what is not so. What was signed for another realm may well have arrived there.
+    /// What follows a gap may be left of a batch that its lane sends again as a whole.
+    pub(crate) fn is_answered(&self) -> bool {
+        match self {
+            Self::UnknownOrigin(_)
+            | Self::WrongOrigin { .. }
+            | Self::Unsigned
+            | Self::BadSignature(_)
+            | Self::UnknownKey(_)
+            | Self::KeyChanged(_)
+            | Self::WrongRealm(_)
+            | Self::Gap { .. } => false,
+            Self::Envelope(_)
+            | Self::Blocked(_)
+            | Self::ForeignSender { .. }
+            | Self::Kind
+            | Self::TooManyReceivers
+            | Self::NoLane
+            | Self::IdReused
+            | Self::Refused(_) => true,
         }
     }
 
@@ -79,7 +125,7 @@ impl Dead {
 }
 
 /// What bytes claim of themselves, whatever version of an envelope they are.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Claim {
     pub(crate) id: MessageId,
     pub(crate) origin: RealmId,
@@ -95,5 +141,44 @@ impl Claim {
     /// `None` for bytes that do not even say where they come from.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
+    }
+}
+
+impl Delivery {
+    /// Puts an envelope aside that cannot be delivered, and answers its realm if that can be told.
+    pub(crate) async fn bury(
+        &self,
+        reign: &Reign,
+        entry: &Entry,
+        dead: &Dead,
+        place: Option<Place>,
+        batch: &mut Batch,
+    ) -> Result<(), DeliveryError> {
+        tracing::error!(inbox = %self.source.inbox, seq = entry.seq.0, reason = ?dead.to_string(), "an envelope is put aside");
+        let id = EntryId::new(format!("dead/{}", entry.seq)).expect("a number is printable");
+        let mut append = Append::new(self.shared.places.dead(), id, dead.letter(entry));
+        append.expect_last = Some(reign.fence.clone());
+        batch.plain.push(self.shared.broker.append(append).await?);
+        if !dead.is_answered() {
+            return Ok(());
+        }
+        let Some(Claim { origin, id, lane, from: Some(from), .. }) = Claim::of(&entry.body) else {
+            return Ok(());
+        };
+        if self.shared.peers.is_known(&origin) && from.realm == origin {
+            let reason = Some(dead.code().into());
+            let outcome = Outcome {
+                id,
+                sender: from.user,
+                users: Vec::new(),
+                state: State::Failed,
+                reason,
+                group: false,
+            };
+            // One that did not take the place that it claims is told of by itself.
+            let claimed = lane.map(|lane| Place { epoch: lane.epoch, seq: lane.seq });
+            batch.tell(&origin, place.filter(|place| claimed == Some(*place)), entry.seq, outcome);
+        }
+        Ok(())
     }
 }

@@ -1,86 +1,127 @@
-//! Delivery: one worker on our inbox that puts other realms' envelopes into mailboxes and sends receipts.
+//! Delivery: a worker on each of our inboxes that puts other realms' envelopes into mailboxes and sends receipts.
 //!
-//! Every step is idempotent, so a worker that dies in the middle of a batch costs nothing: the batch comes again, what
-//! was appended is recognised by its id, and what was delivered is recognised by its place in the peer's lane.
+//! The broker may tell who has published: then a peer's envelopes come in on `inbox.<peer>`, and a worker of its own
+//! delivers them, so that a flood from one peer holds up no other. All else comes in on `inbox`.
+//!
+//! A worker that dies in the middle of a batch costs nothing. The batch comes again, here or at another edge of the realm,
+//! and what was done of it is found in the log ([`crate::recall`]). A worker that was replaced and does not know it can
+//! append nothing ([`crate::reign`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use antar_broker::{
-    Append, AppendError, Appended, Entry, EntryId, Expect, KvError, Lease, PendingAppend, Queue, ReadError,
-    ReadFrom, ReadLimit, Seq, Subject,
+    Append, AppendError, Appended, Entry, EntryId, KvError, Lease, LeaseError, PendingAppend, Queue,
+    ReadError, ReadFrom, ReadLimit, Seq, Subject,
 };
 use antar_proto::command::RECEIVERS_MAX;
 use antar_proto::envelope::{Content, Envelope, LanePlace, Outcome};
-use antar_proto::reply::{State, StatusEvent};
+use antar_proto::reply::State;
 use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-use crate::clock::{backoff, now_rfc3339};
-use crate::copy::KvCopy;
+use crate::clock::backoff;
 use crate::dead::{Claim, Dead};
-use crate::mail::envelope;
+use crate::places::Source;
+use crate::recall::{Place, headers};
+use crate::receipt::Told;
+use crate::reign::{Kept, Reign};
 use crate::shared::Shared;
+use crate::turn::{LEASE, Turn, hold};
 
-/// Most envelopes, and bytes of them, that are worked on at once.
-const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };
-/// How long a batch may take before another worker may take it over.
-const LEASE: Duration = Duration::from_secs(10);
+/// Most envelopes, and bytes of them, that are worked on at once. A batch takes five round trips to the broker, whatever
+/// its size: with 100 ms each, so many are 4,000 envelopes a second.
+const BATCH: ReadLimit = ReadLimit { entries_max: 2_048, bytes_max: 4 * 1024 * 1024 };
 /// Shortest and longest pause after a failure.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
-
-/// Most users, and outcomes, that one receipt names: with 200 bytes for each it stays below 0.5 MiB.
-const RECEIPT_USERS_MAX: usize = 2_048;
-
-/// How far a peer's lane was delivered, as it is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LanePosition {
-    epoch: u64,
-    seq: u64,
-}
+/// Most names of one batch, of realms and users that nobody here has heard of, that are looked up in the broker: they
+/// may have been made a moment ago. It bounds what a realm can cost that names nobody.
+pub(crate) const LOOKUPS_MAX: usize = 64;
 
 /// Why a batch has to be tried again.
 #[derive(Debug, thiserror::Error)]
-enum DeliveryError {
+pub(crate) enum DeliveryError {
+    #[error("another worker has taken over")]
+    Replaced,
+    #[error("the worker of another inbox delivers from the same realm")]
+    Moved,
     #[error("{0}")]
-    Append(#[from] AppendError),
+    Append(AppendError),
     #[error("{0}")]
-    Kv(#[from] KvError),
+    Kv(KvError),
     #[error("{0}")]
     Read(#[from] ReadError),
 }
 
-/// Works on the inbox until the realm stops.
-pub(crate) async fn run(shared: Arc<Shared>, positions: KvCopy<LanePosition>) {
-    let mut worker = Delivery { shared, positions, failures: 0 };
+impl From<AppendError> for DeliveryError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict => Self::Replaced,
+            other => Self::Append(other),
+        }
+    }
+}
+
+impl From<KvError> for DeliveryError {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Conflict => Self::Replaced,
+            other => Self::Kv(other),
+        }
+    }
+}
+
+/// Works on what comes in there until the realm stops.
+pub(crate) async fn run(shared: Arc<Shared>, source: Source) {
+    let turn = Turn::new(shared.clone(), source.queue.clone());
+    let mut worker = Delivery { shared, source, turn, reign: None, failures: 0 };
     loop {
-        let name = worker.shared.places.delivery_queue();
-        match worker.shared.broker.queue(&name, &worker.shared.places.inbox(), LEASE).await {
+        let Source { queue, inbox, .. } = &worker.source;
+        match worker.shared.broker.queue(queue, inbox, LEASE).await {
             Ok(queue) => worker.work(queue).await,
             Err(error) => {
-                tracing::warn!(realm = %worker.shared.places.realm(), %error, "delivery waits for the broker")
+                tracing::warn!(inbox = %worker.source.inbox, %error, "delivery waits for the broker")
             }
         }
         tokio::time::sleep(RETRY_DELAY_MIN).await;
     }
 }
 
-struct Delivery {
-    shared: Arc<Shared>,
-    positions: KvCopy<LanePosition>,
+pub(crate) struct Delivery {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) source: Source,
+    turn: Turn,
+    /// None before the first batch, and after each failure: then nobody can tell what was done.
+    reign: Option<Reign>,
     failures: u32,
 }
 
 /// What a batch has led to so far.
 #[derive(Default)]
-struct Batch {
-    positions: HashMap<RealmId, LanePosition>,
-    receipts: HashMap<RealmId, Vec<Outcome>>,
+pub(crate) struct Batch {
+    kept: HashMap<RealmId, Kept>,
+    pub(crate) told: HashMap<RealmId, Vec<Told>>,
     waiting: Vec<Waiting>,
-    plain: Vec<PendingAppend>,
+    pub(crate) plain: Vec<PendingAppend>,
+    lookups: usize,
+    /// See [`Reign::settled`].
+    settled: HashMap<RealmId, Seq>,
+}
+
+/// An envelope that is next in its lane.
+pub(crate) struct Arrival<'a> {
+    pub(crate) origin: RealmId,
+    pub(crate) place: Place,
+    pub(crate) entry: &'a Arc<Entry>,
+}
+
+/// A message, as its envelope has it.
+struct Incoming {
+    id: MessageId,
+    from: Address,
+    to: Vec<UserName>,
+    group: bool,
 }
 
 /// A message that is on its way into mailboxes.
@@ -90,18 +131,19 @@ struct Waiting {
     id: EntryId,
     entry: Arc<Entry>,
     origin: RealmId,
+    place: Place,
     outcome: Outcome,
 }
 
 impl Delivery {
-    /// Works on batches until the queue fails.
+    /// Works on batches until the queue fails, or another worker is met.
     async fn work(&mut self, queue: Arc<dyn Queue>) {
         loop {
             self.shared.wait_unpaused().await;
             let lease = match queue.next(BATCH).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    tracing::warn!(realm = %self.shared.places.realm(), %error, "delivery cannot read the inbox");
+                    tracing::warn!(inbox = %self.source.inbox, %error, "delivery cannot read");
                     return;
                 }
             };
@@ -109,65 +151,141 @@ impl Delivery {
                 let _ = queue.nak(&lease, Duration::ZERO).await;
                 continue;
             }
-            let settled = match self.deliver(&lease).await {
-                Ok(()) => {
+            if !self.turn.is_mine(&lease) {
+                return self.give_way(&*queue, &lease).await;
+            }
+            let outcome = hold(&*queue, &lease, self.deliver(&lease)).await;
+            let settled = match outcome {
+                Some(Ok(upto)) => {
                     self.failures = 0;
-                    let settled = queue.ack(&lease, lease.entries[lease.entries.len() - 1].seq).await;
-                    self.shared.keep_room(&self.shared.places.inbox()).await;
+                    let room = self.shared.keep_room(&self.source.inbox);
+                    let (settled, ()) = tokio::join!(queue.ack(&lease, upto), room);
+                    self.turn.acked(upto);
                     settled
                 }
-                Err(error) => {
+                Some(Err(DeliveryError::Replaced)) => return self.give_way(&*queue, &lease).await,
+                Some(Err(error)) => {
+                    self.reign = None;
                     let delay = backoff(self.failures, RETRY_DELAY_MIN, RETRY_DELAY_MAX);
                     self.failures = self.failures.saturating_add(1);
-                    tracing::warn!(realm = %self.shared.places.realm(), seq = lease.entries[0].seq.0, %error, "delivery is tried again");
+                    tracing::warn!(inbox = %self.source.inbox, seq = lease.entries[0].seq.0, %error, "delivery is tried again");
                     queue.nak(&lease, delay).await
                 }
+                None => Err(LeaseError::Lost),
             };
             if let Err(error) = settled {
-                tracing::warn!(realm = %self.shared.places.realm(), %error, "delivery lost its lease");
+                tracing::warn!(inbox = %self.source.inbox, %error, "delivery lost its lease");
+                self.reign = None;
+                self.turn.lost();
                 return;
             }
         }
     }
 
-    async fn deliver(&mut self, lease: &Lease) -> Result<(), DeliveryError> {
-        let mut batch = Batch::default();
-        for entry in &lease.entries {
-            if let Err(dead) = self.one(entry, &mut batch).await? {
-                self.bury(entry, &dead, &mut batch).await?;
+    /// Leaves the work to the other worker until that one stops.
+    async fn give_way(&mut self, queue: &dyn Queue, lease: &Lease) {
+        self.reign = None;
+        let _ = queue.nak(lease, Duration::ZERO).await;
+        tracing::info!(inbox = %self.source.inbox, "another edge delivers, this one stands by");
+        self.turn.stand_by().await;
+    }
+
+    /// Delivers a batch, or a part of it: up to where.
+    async fn deliver(&mut self, lease: &Lease) -> Result<Seq, DeliveryError> {
+        let mut reign = match self.reign.take() {
+            Some(reign) => reign,
+            None => Reign::begin(&self.shared, &self.source).await?,
+        };
+        match self.deliver_in(&mut reign, lease).await {
+            Ok(upto) => {
+                self.reign = Some(reign);
+                Ok(upto)
             }
+            Err(DeliveryError::Replaced) if reign.stands(&self.shared).await? => Err(DeliveryError::Moved),
+            Err(error) => Err(error),
         }
-        self.finish_messages(&mut batch).await?;
-        self.send_receipts(lease, &mut batch).await?;
+    }
+
+    async fn deliver_in(&self, reign: &mut Reign, lease: &Lease) -> Result<Seq, DeliveryError> {
+        let (mut batch, mut upto) = (Batch::default(), None);
+        let proofs = self.shared.prove_all(&lease.entries).await;
+        for (entry, proof) in lease.entries.iter().zip(proofs) {
+            let proof = self.shared.prove_again(entry, proof, &mut batch.lookups).await?;
+            let origin = proof.as_ref().ok().map(|claim| claim.origin.clone());
+            if let Some(origin) = &origin
+                && !reign.meet(&self.shared, origin, entry, &self.source).await?
+            {
+                break;
+            }
+            if let Err(dead) = self.one(reign, entry, proof, &mut batch).await? {
+                if let (Dead::Gap { .. }, Some(origin)) = (&dead, &origin)
+                    && !self.is_settled(reign, origin, entry, &mut batch).await?
+                {
+                    break;
+                }
+                let kept = origin.and_then(|origin| batch.kept.get(&origin).copied());
+                self.bury(reign, entry, &dead, kept.map(|kept| kept.place), &mut batch).await?;
+            }
+            upto = Some(entry.seq);
+        }
+        // What is before the first one that has to wait need not: else two workers could wait for each other.
+        let upto = upto.ok_or(DeliveryError::Moved)?;
+        self.finish_messages(reign, &mut batch).await?;
+        self.send_receipts(reign, &mut batch).await?;
         for pending in batch.plain {
             self.shared.finish_news(pending).await?;
         }
-        for (origin, position) in batch.positions {
-            self.positions.put(origin.as_str(), &position, Expect::Any, None).await?;
-        }
-        Ok(())
+        reign.keep(&self.shared, batch.kept).await?;
+        Ok(upto)
+    }
+
+    /// Whether everything of this origin that came in before this entry, on whichever inbox, is delivered.
+    async fn is_settled(
+        &self,
+        reign: &Reign,
+        origin: &RealmId,
+        entry: &Entry,
+        batch: &mut Batch,
+    ) -> Result<bool, DeliveryError> {
+        let settled = match batch.settled.get(origin) {
+            Some(settled) => *settled,
+            None => {
+                let settled = reign.settled(&self.shared, origin, &self.source).await?;
+                batch.settled.insert(origin.clone(), settled);
+                settled
+            }
+        };
+        Ok(entry.seq < settled)
     }
 
     /// Starts the delivery of one envelope.
-    async fn one(&self, entry: &Arc<Entry>, batch: &mut Batch) -> Result<Result<(), Dead>, DeliveryError> {
-        let envelope = match self.admit(entry, batch) {
-            Ok(Some(envelope)) => envelope,
+    async fn one(
+        &self,
+        reign: &Reign,
+        entry: &Arc<Entry>,
+        proof: Result<Claim, Dead>,
+        batch: &mut Batch,
+    ) -> Result<Result<(), Dead>, DeliveryError> {
+        let (envelope, place) = match proof.and_then(|claim| self.admit(reign, entry, claim, batch)) {
+            Ok(Some(admitted)) => admitted,
             Ok(None) => return Ok(Ok(())),
             Err(dead) => return Ok(Err(dead)),
         };
+        let arrival = Arrival { origin: envelope.origin, place, entry };
         match envelope.content {
-            Content::Message { from, .. } if from.realm != envelope.origin => {
-                return Ok(Err(Dead::ForeignSender { from, origin: envelope.origin }));
+            Content::Message { from, .. } if from.realm != arrival.origin => {
+                return Ok(Err(Dead::ForeignSender { from, origin: arrival.origin }));
             }
             Content::Message { to, .. } if to.len() > RECEIVERS_MAX => {
                 return Ok(Err(Dead::TooManyReceivers));
             }
             Content::Message { from, to, group, .. } => {
-                return self.message(entry, envelope.origin, envelope.id, from, to, group, batch).await;
+                let incoming = Incoming { id: envelope.id, from, to, group };
+                return self.message(reign, arrival, incoming, batch).await;
             }
             Content::Receipt { results } => {
-                for (at, outcome) in results.into_iter().enumerate() {
-                    self.receipt(&envelope.origin, envelope.id, at, outcome, batch).await?;
+                for (number, outcome) in results.into_iter().enumerate() {
+                    self.receipt(reign, &arrival, envelope.id, number, outcome, batch).await?;
                 }
             }
             Content::Notice { .. } => return Ok(Err(Dead::Kind)),
@@ -175,49 +293,50 @@ impl Delivery {
         Ok(Ok(()))
     }
 
-    /// Checks where an envelope comes from and whether it is next in its lane; `None` for one delivered before. One
-    /// that is next takes its place even if it is then put aside: those after it are not to blame.
-    fn admit(&self, entry: &Entry, batch: &mut Batch) -> Result<Option<Envelope>, Dead> {
+    /// Checks whether an envelope that was proven is next in its lane; `None` for one delivered before. One that is next
+    /// takes its place even if it is then put aside: those after it are not to blame.
+    fn admit(
+        &self,
+        reign: &Reign,
+        entry: &Entry,
+        claim: Claim,
+        batch: &mut Batch,
+    ) -> Result<Option<(Envelope, Place)>, Dead> {
         let parsed = Envelope::from_bytes(&entry.body);
-        let Some(claim) = Claim::of(&entry.body) else {
-            return parsed.map(Some).map_err(Dead::from);
-        };
-        if claim.dest.as_ref() != Some(self.shared.places.realm()) {
-            return Err(Dead::WrongRealm(claim.dest));
-        }
-        if !self.shared.peers.is_known(&claim.origin) {
-            return Err(Dead::UnknownOrigin(claim.origin));
-        }
         let Some(LanePlace { epoch, seq, prev, .. }) = claim.lane else {
             return Err(parsed.err().map_or(Dead::NoLane, Dead::from));
         };
-        let kept =
-            || self.positions.get(claim.origin.as_str()).map_or_else(LanePosition::default, |kept| *kept);
-        let last = batch.positions.get(&claim.origin).copied().unwrap_or_else(kept);
-        if (epoch, seq) <= (last.epoch, last.seq) {
+        let peer = self.shared.peers.copy.get(claim.origin.as_str());
+        let (trusted_at, blocked) = peer.map_or((0, false), |peer| (peer.trusted_at, peer.blocked));
+        let kept = || reign.lane(&claim.origin).map_or_else(Kept::default, |lane| lane.kept);
+        let last = batch.kept.get(&claim.origin).copied().unwrap_or_else(kept);
+        let place = Place { epoch, seq };
+        if place <= last.place {
             return Ok(None);
         }
-        if epoch == last.epoch && prev != last.seq {
-            return Err(Dead::Gap { prev, last: last.seq });
+        // What came under a key before it was trusted was put aside, and took no place.
+        if epoch == last.place.epoch && prev != last.place.seq && trusted_at <= last.trusted_at {
+            return Err(Dead::Gap { prev, last: last.place.seq });
         }
-        batch.positions.insert(claim.origin, LanePosition { epoch, seq });
-        Ok(Some(parsed?))
+        batch.kept.insert(claim.origin.clone(), Kept { place, trusted_at });
+        if blocked {
+            return Err(Dead::Blocked(claim.origin));
+        }
+        Ok(Some((parsed?, place)))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one envelope, taken apart once")]
     async fn message(
         &self,
-        entry: &Arc<Entry>,
-        origin: RealmId,
-        id: MessageId,
-        from: Address,
-        to: Vec<UserName>,
-        group: bool,
+        reign: &Reign,
+        arrival: Arrival<'_>,
+        incoming: Incoming,
         batch: &mut Batch,
     ) -> Result<Result<(), Dead>, DeliveryError> {
-        let mut to = to;
+        let Incoming { id, from, mut to, group } = incoming;
+        let Arrival { origin, place, entry } = arrival;
         to.sort();
         to.dedup();
+        self.look_up(&to, batch).await?;
         let (users, nobody): (Vec<_>, Vec<_>) =
             to.into_iter().partition(|user| self.shared.accounts.get(user).is_some());
         let outcome = |users, state, reason: Option<ErrorCode>| Outcome {
@@ -228,24 +347,37 @@ impl Delivery {
             reason: reason.map(|code| code.as_str().into()),
             group,
         };
-        let receipts = batch.receipts.entry(origin.clone()).or_default();
         if !nobody.is_empty() {
-            receipts.push(outcome(nobody, State::Failed, Some(ErrorCode::NoSuchUser)));
+            let outcome = outcome(nobody, State::Failed, Some(ErrorCode::NoSuchUser));
+            batch.tell(&origin, Some(place), entry.seq, outcome);
         }
         if users.is_empty() {
             return Ok(Ok(()));
         }
-        let subjects: Vec<Subject> =
+        let all = users.len();
+        let mut subjects: Vec<Subject> =
             users.iter().map(|user| self.shared.places.mail_realm(user, &origin)).collect();
+        if let Some(lane) = reign.lane(&origin) {
+            subjects.retain(|subject| !lane.recalled.has(subject, place, None));
+        }
+        let outcome = outcome(users, State::Delivered, None);
+        if subjects.is_empty() {
+            batch.tell(&origin, Some(place), entry.seq, outcome);
+            return Ok(Ok(()));
+        }
         self.shared.watch_room(&subjects);
-        let entry_id = EntryId::new(format!("{}/{from}", id.0.simple()))
-            .expect("a UUID and an address are printable and short");
+        let entry_id = match subjects.len() == all {
+            true => EntryId::new(format!("{}/{from}", id.0.simple()))
+                .expect("a UUID and an address are printable and short"),
+            // Some have it, and the id stands for that. What the others lack is known from the log.
+            false => EntryId::unique(),
+        };
         let append = Append {
             subjects: subjects.clone(),
             id: entry_id.clone(),
-            headers: Vec::new(),
+            headers: headers(&origin, place, None, entry.seq),
             body: entry.body.clone(),
-            expect_last: None,
+            expect_last: Some(reign.mail(&origin).clone()),
             copies: 0,
         };
         let pending = match self.shared.broker.append(append).await {
@@ -253,20 +385,23 @@ impl Delivery {
             Err(AppendError::Refused(why)) => return Ok(Err(Dead::Refused(why))),
             Err(error) => return Err(error.into()),
         };
-        let outcome = outcome(users, State::Delivered, None);
-        batch.waiting.push(Waiting {
-            pending,
-            subjects,
-            id: entry_id,
-            entry: entry.clone(),
-            origin,
-            outcome,
-        });
+        let (id, entry) = (entry_id, entry.clone());
+        batch.waiting.push(Waiting { pending, subjects, id, entry, origin, place, outcome });
         Ok(Ok(()))
     }
 
+    /// Looks for accounts that were made a moment ago, among names that nobody has.
+    async fn look_up(&self, users: &[UserName], batch: &mut Batch) -> Result<(), KvError> {
+        let accounts = &self.shared.accounts;
+        let nobody = users.iter().filter(|user| accounts.get(user).is_none());
+        let looked_up: Vec<_> = nobody.take(LOOKUPS_MAX.saturating_sub(batch.lookups)).collect();
+        batch.lookups += looked_up.len();
+        let looks = looked_up.into_iter().map(|user| accounts.copy.fresh(user.as_str()));
+        futures_util::future::try_join_all(looks).await.map(drop)
+    }
+
     /// Waits for the mailboxes and notes the receipts.
-    async fn finish_messages(&self, batch: &mut Batch) -> Result<(), DeliveryError> {
+    async fn finish_messages(&self, reign: &Reign, batch: &mut Batch) -> Result<(), DeliveryError> {
         for mut waiting in std::mem::take(&mut batch.waiting) {
             let mut appended = match waiting.pending.await {
                 Ok(appended) => appended,
@@ -275,7 +410,8 @@ impl Delivery {
                     Appended { seq: Seq::ZERO, duplicate: false, full }
                 }
                 Err(AppendError::Refused(why)) => {
-                    self.bury(&waiting.entry, &Dead::Refused(why), batch).await?;
+                    let (dead, place) = (Dead::Refused(why), Some(waiting.place));
+                    self.bury(reign, &waiting.entry, &dead, place, batch).await?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -294,21 +430,18 @@ impl Delivery {
             };
             let full: Vec<UserName> = waiting.outcome.users.extract_if(.., |user| is_full(user)).collect();
             if appended.duplicate && !self.is_same(&waiting.subjects[0], appended.seq, &waiting.entry).await {
-                self.bury(&waiting.entry, &Dead::IdReused, batch).await?;
+                self.bury(reign, &waiting.entry, &Dead::IdReused, Some(waiting.place), batch).await?;
                 continue;
             }
-            let receipts = batch.receipts.entry(waiting.origin).or_default();
+            let (place, inbox) = (Some(waiting.place), waiting.entry.seq);
             if !full.is_empty() {
                 let reason = Some(ErrorCode::MailboxFull.as_str().into());
-                receipts.push(Outcome {
-                    users: full,
-                    state: State::Failed,
-                    reason,
-                    ..waiting.outcome.clone()
-                });
+                let outcome =
+                    Outcome { users: full, state: State::Failed, reason, ..waiting.outcome.clone() };
+                batch.tell(&waiting.origin, place, inbox, outcome);
             }
             if !waiting.outcome.users.is_empty() {
-                receipts.push(waiting.outcome);
+                batch.tell(&waiting.origin, place, inbox, waiting.outcome);
             }
         }
         Ok(())
@@ -330,114 +463,14 @@ impl Delivery {
         let content = |body: &[u8]| Envelope::from_bytes(body).map(|envelope| envelope.content);
         content(&kept.body) == content(&entry.body)
     }
-
-    /// One receipt envelope for each origin of the batch, or several if it says much.
-    async fn send_receipts(&self, lease: &Lease, batch: &mut Batch) -> Result<(), DeliveryError> {
-        let (first, last) = (lease.entries[0].seq, lease.entries[lease.entries.len() - 1].seq);
-        for (origin, results) in std::mem::take(&mut batch.receipts) {
-            for (at, results) in parts(results).into_iter().enumerate() {
-                let key = format!("receipt/{origin}/{first}-{last}/{at}");
-                batch.plain.push(self.shared.append_receipt(&origin, results, &key).await?);
-            }
-        }
-        Ok(())
-    }
-
-    /// What another realm says became of a message of ours.
-    async fn receipt(
-        &self,
-        origin: &RealmId,
-        receipt: MessageId,
-        at: usize,
-        outcome: Outcome,
-        batch: &mut Batch,
-    ) -> Result<(), DeliveryError> {
-        if self.shared.accounts.get(&outcome.sender).is_none() {
-            return Ok(());
-        }
-        let key = format!("{}/{origin}/{at}", receipt.0.simple());
-        let Outcome { id, sender, mut users, state, reason, group } = outcome;
-        let event = StatusEvent {
-            realm: origin.clone(),
-            state,
-            users: users.clone(),
-            ids: vec![id],
-            reason: reason.clone(),
-            ts: now_rfc3339(),
-        };
-        batch.plain.push(self.shared.append_status(&sender, &event, &key).await?);
-        if state == State::Failed && group {
-            // The name stands for a user of each realm; who got a copy here is not missing.
-            users.retain(|user| self.shared.accounts.get(user).is_none());
-        }
-        if state == State::Failed && !(group && users.is_empty()) {
-            let notice = self.notice(origin, &sender, id, &users, reason.as_deref());
-            let subject = self.shared.places.mail_realm(&sender, origin);
-            let id =
-                EntryId::new(format!("{key}/notice")).expect("a UUID and a realm id are printable and short");
-            batch.plain.push(self.shared.broker.append(Append::new(subject, id, notice)).await?);
-        }
-        Ok(())
-    }
-
-    fn notice(
-        &self,
-        origin: &RealmId,
-        to: &UserName,
-        about: MessageId,
-        users: &[UserName],
-        reason: Option<&str>,
-    ) -> Bytes {
-        let why = reason.unwrap_or("unknown");
-        let why = ErrorCode::from_wire(why)
-            .map_or_else(|| format!("Pesan Tidak Terkirim ({why})"), |code| code.message().into());
-        let names: Vec<&str> = users.iter().map(UserName::as_str).collect();
-        let text = if names.is_empty() { why } else { format!("{why}: {}", names.join(", ")) };
-        let content = Content::Notice { to: to.clone(), about, text };
-        envelope(MessageId::fresh(), origin, self.shared.places.realm(), content).to_bytes().into()
-    }
-
-    /// Puts an envelope aside that cannot be delivered, and answers its realm if that can be told.
-    async fn bury(&self, entry: &Entry, dead: &Dead, batch: &mut Batch) -> Result<(), DeliveryError> {
-        tracing::error!(realm = %self.shared.places.realm(), seq = entry.seq.0, reason = ?dead.to_string(), "an envelope is put aside");
-        let id = EntryId::new(format!("dead/{}", entry.seq)).expect("a number is printable");
-        let append = Append::new(self.shared.places.dead(), id, dead.letter(entry));
-        batch.plain.push(self.shared.broker.append(append).await?);
-        if matches!(dead, Dead::Gap { .. }) {
-            // It may be what is left of a batch that its lane sends again as a whole.
-            return Ok(());
-        }
-        let Some(Claim { origin, id, from: Some(from), .. }) = Claim::of(&entry.body) else { return Ok(()) };
-        if self.shared.peers.is_known(&origin) && from.realm == origin {
-            let reason = Some(dead.code().into());
-            let outcome = Outcome {
-                id,
-                sender: from.user,
-                users: Vec::new(),
-                state: State::Failed,
-                reason,
-                group: false,
-            };
-            batch.receipts.entry(origin).or_default().push(outcome);
-        }
-        Ok(())
-    }
 }
 
-/// Cuts the outcomes of a batch into receipts of a size that fits into an entry.
-fn parts(results: Vec<Outcome>) -> Vec<Vec<Outcome>> {
-    let mut parts: Vec<Vec<Outcome>> = Vec::new();
-    let mut users = RECEIPT_USERS_MAX;
-    for outcome in results {
-        // One that names nobody takes place too.
-        users += outcome.users.len() + 1;
-        match parts.last_mut() {
-            Some(part) if users <= RECEIPT_USERS_MAX => part.push(outcome),
-            _ => {
-                users = outcome.users.len() + 1;
-                parts.push(vec![outcome]);
-            }
+impl Batch {
+    pub(crate) fn tell(&mut self, origin: &RealmId, place: Option<Place>, inbox: Seq, outcome: Outcome) {
+        let told = Told { place, inbox, outcome };
+        match self.told.get_mut(origin) {
+            Some(all) => all.push(told),
+            None => drop(self.told.insert(origin.clone(), vec![told])),
         }
     }
-    parts
 }

@@ -14,5 +14,7 @@ pub(crate) enum RealmEvent {
     LoggedIn { user: UserName },
     LoggedOut { user: UserName },
     RealmAdded { user: UserName, realm: RealmId },
+    RealmTrusted { realm: RealmId, key: String },
+    RealmBlocked { realm: RealmId, blocked: bool },
     Paused { paused: bool },
 }

@@ -1,10 +1,12 @@
 //! Feeds: what `watch` pushes to one user. First what is unread, then what comes, each once and after it was stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use antar_broker::{Entry, ReadError, ReadFrom, ReadLimit, Seq, Tail};
 use antar_proto::UserName;
 use antar_proto::reply::Event;
+use tokio::time::Instant;
 
 use crate::cursor::ReadMark;
 use crate::mail::Mail;
@@ -15,6 +17,9 @@ use crate::shared::Shared;
 /// Most entries, and bytes of them, that one step returns.
 const STEP: ReadLimit = ReadLimit { entries_max: 128, bytes_max: 256 * 1024 };
 
+/// Pause before a broker that did not answer is asked again.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+
 /// What is to be pushed to one user.
 pub struct Feed {
     shared: Arc<Shared>,
@@ -23,7 +28,12 @@ pub struct Feed {
     backlog: Vec<(String, Seq)>,
     /// Where the tail begins and the backlog ends.
     start: Seq,
-    tail: Tail,
+    /// None while the broker does not answer.
+    tail: Option<Tail>,
+    /// Up to where the tail was returned.
+    upto: Seq,
+    /// When the broker is tried again.
+    retry_at: Option<Instant>,
 }
 
 /// A step of a feed.
@@ -52,13 +62,32 @@ impl Shared {
             }
         }
         let tail = self.broker.tail(&self.places.mail_all(user), start).await?;
-        Ok(Feed { shared: self.clone(), user: user.clone(), backlog, start, tail })
+        let (shared, user, tail) = (self.clone(), user.clone(), Some(tail));
+        Ok(Feed { shared, user, backlog, start, tail, upto: start, retry_at: None })
     }
 }
 
 impl Feed {
-    /// Waits until there is something. Cancel-safe: what was not returned comes again.
+    /// Waits until there is something; a broker that does not answer is waited for. An error is the end. Cancel-safe: what
+    /// was not returned comes again.
     pub async fn next(&mut self) -> Result<Step, ReadError> {
+        loop {
+            if let Some(at) = self.retry_at {
+                tokio::time::sleep_until(at).await;
+                self.retry_at = None;
+            }
+            match self.step().await {
+                Err(ReadError::Unavailable(error)) => {
+                    tracing::warn!(user = %self.user, error, "a watch waits for the broker");
+                    self.tail = None;
+                    self.retry_at = Some(Instant::now() + RETRY_DELAY);
+                }
+                step => return step,
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Step, ReadError> {
         while let Some((mailbox, after)) = self.backlog.first().cloned() {
             let subject = self.shared.places.mail_box(&self.user, &mailbox);
             let page = self.shared.broker.read(&(&subject).into(), ReadFrom::After(after), STEP).await?;
@@ -78,7 +107,15 @@ impl Feed {
             }
         }
         let mut step = Step::default();
-        for entry in self.tail.next_batch(STEP).await? {
+        let tail = match &mut self.tail {
+            Some(tail) => tail,
+            none => {
+                let all = self.shared.places.mail_all(&self.user);
+                none.insert(self.shared.broker.tail(&all, self.upto).await?)
+            }
+        };
+        for entry in tail.next_batch(STEP).await? {
+            self.upto = entry.seq;
             self.add(&entry, &mut step);
         }
         Ok(step)

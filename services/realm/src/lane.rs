@@ -1,34 +1,38 @@
 //! Lanes: for each peer one worker that carries envelopes from our outbox to its inbox, first in, first out.
 //!
 //! A peer that does not take them holds up its own lane and nothing else. A batch that was broken off is sent again as a
-//! whole; the receiver knows by the place in the lane what it has delivered, and drops what is out of place.
+//! whole, by this worker or by that of another edge; the receiver knows by the place in the lane what it has delivered,
+//! and drops what is out of place.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use antar_broker::{
-    Append, AppendError, Entry, EntryId, Filter, Lease, Queue, ReadError, ReadFrom, ReadLimit, RequestError,
-    Seq, Timestamp,
+    Append, AppendError, Entry, EntryId, Filter, KvError, Lease, LeaseError, Queue, ReadError, ReadFrom,
+    ReadLimit, RequestError, Seq, Timestamp,
 };
 use antar_proto::envelope::{Content, Envelope, LanePlace};
 use antar_proto::reply::{State, StatusEvent};
 use antar_proto::{MessageId, RealmId, UserName};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
 
+use crate::card::{Refused, ask};
 use crate::clock::{backoff, now_rfc3339};
 use crate::hex::hex;
-use crate::peer::{CardRequest, Peer, ask};
+use crate::key::PublicKey;
+use crate::peer::Peer;
 use crate::places::Places;
 use crate::shared::Shared;
+use crate::turn::{LEASE, Turn, hold};
 
-/// Most envelopes, and bytes of them, that are on their way to one peer at once.
-const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 1024 * 1024 };
-/// How long a batch may take before another worker may take it over.
-pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// Most envelopes, and bytes of them, that are on their way to one peer at once. A batch takes four round trips to the
+/// broker, whatever its size.
+const BATCH: ReadLimit = ReadLimit { entries_max: 2_048, bytes_max: 4 * 1024 * 1024 };
 /// How long one acknowledgement may take.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shortest and longest pause between tries; the lease must outlive it.
+/// Shortest and longest pause between tries.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(4);
 /// How often a peer is asked whether it takes envelopes, while there are some.
@@ -60,6 +64,14 @@ impl LaneStatus {
 enum LaneError {
     #[error("the realm is paused")]
     PeerPaused,
+    #[error("{0}; `antar realm trust` says which is right")]
+    KeyChanged(String),
+    #[error("the realm knows another key of ours than {0}: its operators have to trust it")]
+    NotTrusted(PublicKey),
+    #[error("the realm cannot see our name card")]
+    NoCard,
+    #[error("the realm has not seen our key yet, and gives no name card")]
+    NotTold,
     #[error("{0}")]
     Publish(AppendError),
     #[error("no acknowledgement from the peer in time")]
@@ -70,9 +82,13 @@ enum LaneError {
 
 /// Works one lane until the realm stops.
 pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, status: Arc<LaneStatus>) {
-    let mut lane = Lane { shared, peer, status, sent: Seq::ZERO, attempt: 0, card_at: None, failures: 0 };
+    let name = shared.places.lane_queue(&peer.realm);
+    let turn = Turn::new(shared.clone(), name.clone());
+    let mut lane =
+        Lane { shared, peer, status, turn, sent: None, attempt: 0, card_at: None, asking: None, failures: 0 };
     loop {
-        match lane.open().await {
+        let outbox = lane.shared.places.outbox(&lane.peer.realm);
+        match lane.shared.broker.queue(&name, &outbox, LEASE).await {
             Ok(queue) => lane.work(queue).await,
             Err(error) => lane.status.set(Some(error.to_string())),
         }
@@ -84,36 +100,28 @@ struct Lane {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     status: Arc<LaneStatus>,
-    /// The last envelope that the peer has stored.
-    sent: Seq,
+    turn: Turn,
+    /// The last envelope that the peer has stored, while it is this worker that sends.
+    sent: Option<Seq>,
     /// See [`LanePlace::attempt`]: the time at which this series of tries began.
     attempt: u64,
+    /// When the peer's card was asked for last, if it did not say no.
     card_at: Option<Instant>,
+    asking: Option<JoinHandle<Result<(), LaneError>>>,
     failures: u32,
 }
 
 impl Lane {
-    async fn open(&mut self) -> Result<Arc<dyn Queue>, ReadError> {
-        let places = &self.shared.places;
-        let name = places.lane_queue(&self.peer.realm);
-        let queue = self.shared.broker.queue(&name, &places.outbox(&self.peer.realm), LEASE).await?;
-        self.attempt = Timestamp::now().0;
-        let acked = self.shared.broker.queue_state(&name).await?.map_or(Seq::ZERO, |state| state.acked);
-        self.sent = self.last_sent(acked).await?;
-        Ok(queue)
-    }
-
-    /// The last envelope that was sent, when everything up to `acked` was dealt with: an entry that is no envelope was
-    /// passed over.
-    async fn last_sent(&self, acked: Seq) -> Result<Seq, ReadError> {
+    /// The last envelope that was sent before this lease, by whoever: an entry that is no envelope was passed over.
+    async fn sent_before(&self, lease: &Lease) -> Result<Seq, ReadError> {
         let outbox = Filter::from(&self.shared.places.outbox(&self.peer.realm));
-        let before = ReadFrom::Before(Seq(acked.0.saturating_add(1)));
+        let before = ReadFrom::Before(lease.entries[0].seq);
         let page = self.shared.broker.read(&outbox, before, ReadLimit::entries(16)).await?;
         let sent = page.entries.iter().find(|entry| Envelope::from_bytes(&entry.body).is_ok());
-        Ok(sent.map_or(acked, |entry| entry.seq))
+        Ok(sent.map_or(lease.after, |entry| entry.seq))
     }
 
-    /// Carries batches until the queue fails.
+    /// Carries batches until the queue fails, or another worker is met.
     async fn work(&mut self, queue: Arc<dyn Queue>) {
         loop {
             self.shared.wait_unpaused().await;
@@ -125,24 +133,45 @@ impl Lane {
                 let _ = queue.nak(&lease, Duration::ZERO).await;
                 continue;
             }
-            let outcome = self.carry(&lease).await;
-            let settled = match outcome {
-                Ok(upto) => {
-                    self.failures = 0;
-                    self.status.set(None);
-                    let settled = queue.ack(&lease, upto).await;
-                    self.shared.keep_room(&self.shared.places.outbox(&self.peer.realm)).await;
+            if !self.turn.is_mine(&lease) {
+                self.sent = None;
+                let _ = queue.nak(&lease, Duration::ZERO).await;
+                tracing::info!(realm = %self.shared.places.realm(), peer = %self.peer.realm, "another edge works the lane, this one stands by");
+                return self.turn.stand_by().await;
+            }
+            // The lease is held during the pause after a failure too: the same envelopes come next, whoever sends them.
+            let settled = match hold(&*queue, &lease, self.carry_or_pause(&lease)).await {
+                Some(true) => {
+                    let upto = lease.entries[lease.entries.len() - 1].seq;
+                    let outbox = self.shared.places.outbox(&self.peer.realm);
+                    let (settled, ()) = tokio::join!(queue.ack(&lease, upto), self.shared.keep_room(&outbox));
+                    self.turn.acked(upto);
                     settled
                 }
-                Err(error) => {
-                    self.attempt = Timestamp::now().0;
-                    self.pause_after(&error, &lease).await;
-                    queue.nak(&lease, Duration::ZERO).await
-                }
+                Some(false) => queue.nak(&lease, Duration::ZERO).await,
+                None => Err(LeaseError::Lost),
             };
             if let Err(error) = settled {
                 tracing::warn!(realm = %self.shared.places.realm(), peer = %self.peer.realm, %error, "a lane lost its lease");
+                self.sent = None;
+                self.turn.lost();
                 return;
+            }
+        }
+    }
+
+    /// Carries a batch; after a failure pauses and is `false`.
+    async fn carry_or_pause(&mut self, lease: &Lease) -> bool {
+        match self.carry(lease).await {
+            Ok(()) => {
+                self.failures = 0;
+                self.status.set(None);
+                true
+            }
+            Err(error) => {
+                self.sent = None;
+                self.pause_after(&error, lease).await;
+                false
             }
         }
     }
@@ -160,31 +189,43 @@ impl Lane {
         let _ = tokio::time::timeout(delay, self.status.nudge.notified()).await;
     }
 
-    /// Publishes a batch and waits for all acknowledgements; the sequence of the last envelope.
-    async fn carry(&mut self, lease: &Lease) -> Result<Seq, LaneError> {
+    /// Publishes a batch, waits for all acknowledgements, and tells the senders.
+    async fn carry(&mut self, lease: &Lease) -> Result<(), LaneError> {
         self.check_card().await?;
+        let mut prev = match self.sent.take() {
+            Some(sent) => sent,
+            None => {
+                self.attempt = Timestamp::now().0;
+                self.sent_before(lease).await.map_err(|error| LaneError::Own(error.to_string()))?
+            }
+        };
         let inbox = Places::inbox_of(&self.peer.realm);
         let mut waiting = Vec::with_capacity(lease.entries.len());
         let mut stored = StoredNews::default();
-        let mut prev = self.sent;
+        let (mut times, mut envelopes) = (Vec::new(), Vec::new());
         for entry in &lease.entries {
             if let Some(bytes) = self.address(entry, prev, &mut stored) {
-                // The hash makes it one with these bytes; the time before it keeps the index of ids small.
-                let id = format!("{:016x}/{}", entry.time.0, hex(&Sha256::digest(&bytes)));
-                let id = EntryId::new(id).expect("hexadecimal digits are printable");
-                let pending = self.shared.broker.append(Append::new(inbox.clone(), id, bytes)).await;
-                waiting.push(pending.map_err(LaneError::Publish)?);
+                envelopes.push(bytes);
+                times.push(entry.time.0);
                 prev = entry.seq;
             }
         }
-        let last = lease.entries[lease.entries.len() - 1].seq;
+        for ((bytes, headers), time) in self.shared.sign_all(envelopes).await.into_iter().zip(times) {
+            // The hash makes it one with these bytes, and nobody can guess it, whose signature is in it; the time before
+            // it keeps the index of ids small.
+            let hash = headers.iter().fold(Sha256::new(), |hash, (_, value)| hash.chain_update(value));
+            let id = format!("{time:016x}/{}", hex(&hash.chain_update(&bytes).finalize()));
+            let id = EntryId::new(id).expect("hexadecimal digits are printable");
+            let append = Append { headers, ..Append::new(inbox.clone(), id, bytes) };
+            waiting.push(self.shared.broker.append(append).await.map_err(LaneError::Publish)?);
+        }
         for pending in waiting {
             let ack = tokio::time::timeout(ACK_TIMEOUT, pending).await.map_err(|_| LaneError::Timeout)?;
             ack.map_err(LaneError::Publish)?;
         }
         stored.tell(&self.shared, &self.peer.realm, lease).await?;
-        self.sent = prev;
-        Ok(last)
+        self.sent = Some(prev);
+        Ok(())
     }
 
     /// The envelope of an outbox entry with its place in the lane; `None` for one that is none (and never was sent).
@@ -204,21 +245,65 @@ impl Lane {
         Some(envelope.to_bytes())
     }
 
-    /// Asks the peer now and then whether it takes envelopes. One that does not answer is not asked for leave: its
-    /// stream may well be there.
+    /// Asks the peer now and then whether it takes envelopes, beside the work: what it says now holds for the next batch.
+    /// At first, and after it said no, its answer is waited for.
     async fn check_card(&mut self) -> Result<(), LaneError> {
-        if self.card_at.is_some_and(|at| at.elapsed() < CARD_INTERVAL) {
-            return Ok(());
-        }
-        let answer = ask(&self.shared.broker, &self.peer.realm, &CardRequest::Card).await;
-        match answer {
-            Ok(card) if card.paused => Err(LaneError::PeerPaused),
-            Ok(_) | Err(RequestError::NoResponder | RequestError::Timeout | RequestError::Unavailable(_)) => {
-                self.card_at = Some(Instant::now());
+        let (shared, realm) = (self.shared.clone(), self.peer.realm.clone());
+        let asking = async move { ask_card(&shared, &realm).await };
+        let answer = match self.asking.take() {
+            Some(asked) if asked.is_finished() => asked.await.unwrap_or(Ok(())),
+            Some(asked) => {
+                self.asking = Some(asked);
                 Ok(())
+            }
+            None if self.card_at.is_none() => asking.await,
+            None => {
+                if self.card_at.is_some_and(|at| at.elapsed() >= CARD_INTERVAL) {
+                    self.card_at = Some(Instant::now());
+                    self.asking = Some(self.shared.tasks.spawn(asking));
+                }
+                return Ok(());
+            }
+        };
+        self.card_at = answer.is_ok().then(|| self.card_at.unwrap_or_else(Instant::now));
+        answer
+    }
+}
+
+/// Asks a peer whether it takes envelopes. One that does not answer is not asked for leave: its stream may well be there.
+/// But it must have agreed to our key once, or it would put aside what comes.
+async fn ask_card(shared: &Shared, realm: &RealmId) -> Result<(), LaneError> {
+    let ours = shared.key.public();
+    let own = |error: KvError| LaneError::Own(error.to_string());
+    match ask(&shared.broker, realm, &shared.who_asks()).await {
+        Ok(card) => {
+            let peer = shared.peers.note(&card).await.map_err(own)?;
+            if let Some(change) = peer.key_change() {
+                return Err(LaneError::KeyChanged(change));
+            }
+            match card.refused {
+                Some(Refused::KeyChanged) => return Err(LaneError::NotTrusted(ours.clone())),
+                Some(Refused::NoCard) => return Err(LaneError::NoCard),
+                // It says so with each envelope, and their senders are told.
+                Some(Refused::RealmBlocked | Refused::Unknown) => {}
+                None => shared.peers.tell(realm, ours).await.map_err(own)?,
+            }
+            if card.paused {
+                return Err(LaneError::PeerPaused);
+            }
+        }
+        Err(RequestError::NoResponder | RequestError::Timeout | RequestError::Unavailable(_)) => {
+            let peer = shared.peers.copy.get(realm.as_str());
+            let change = peer.as_ref().and_then(|peer| peer.key_change());
+            if let Some(change) = change {
+                return Err(LaneError::KeyChanged(change));
+            }
+            if peer.is_none_or(|peer| peer.told.as_ref() != Some(ours) && !peer.blocked) {
+                return Err(LaneError::NotTold);
             }
         }
     }
+    Ok(())
 }
 
 /// Who has to be told that which messages are in the peer's log.

@@ -9,7 +9,7 @@ use antar_broker::KvError;
 use antar_proto::{ErrorCode, UserName};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::account::AccountError;
+use crate::account::{Account, AccountError};
 use crate::config::Registration;
 use crate::event::RealmEvent;
 use crate::password::{HashError, PASSWORD_BYTES_MAX};
@@ -163,12 +163,21 @@ impl Shared {
         let name = user.parse::<UserName>().ok();
         let known = name.as_ref().map_or("", UserName::as_str);
         let _turn = self.throttle.wait(known, from).await;
-        let account =
-            name.as_ref().and_then(|name| self.accounts.get(name)).filter(|account| !account.disabled);
-        let hash = account.as_ref().map(|account| account.password.as_str());
-        let is_known = hash.is_some();
-        let right =
-            password.len() <= PASSWORD_BYTES_MAX && self.accounts.passwords.verify(password, hash).await?;
+        let mut account = match &name {
+            Some(name) => self.accounts.copy.fresh(name.as_str()).await?.filter(|account| !account.disabled),
+            None => None,
+        };
+        let mut right = self.is_right(account.as_deref(), password).await?;
+        if let (Some(old), false) = (&account, right) {
+            // The password may have been changed on another edge a moment ago.
+            self.accounts.copy.catch_up(old.user.as_str()).await?;
+            let now = self.accounts.get(&old.user).filter(|account| !account.disabled);
+            if now.as_ref().is_some_and(|now| now.generation != old.generation) {
+                right = self.is_right(now.as_deref(), password).await?;
+                account = now;
+            }
+        }
+        let is_known = account.is_some();
         let Some(account) = account.filter(|_| right) else {
             self.throttle.failed(known, from);
             // People type their password where their name belongs: a name that nobody has is not logged.
@@ -182,6 +191,12 @@ impl Shared {
         };
         self.throttle.succeeded(known, from);
         self.open_session(&account.user, account.generation).await
+    }
+
+    /// Whether this is the password of an account; takes as long for none.
+    async fn is_right(&self, account: Option<&Account>, password: &str) -> Result<bool, LoginError> {
+        let hash = account.map(|account| account.password.as_str());
+        Ok(password.len() <= PASSWORD_BYTES_MAX && self.accounts.passwords.verify(password, hash).await?)
     }
 
     /// `generation` is that of the account whose password was compared: if it has changed since, the session is dead.

@@ -22,8 +22,10 @@ const SCAN_ENTRIES_MAX: usize = 20_000;
 const SENT_TOGETHER_MAX: usize = 64;
 /// How many it reads at a time.
 const SCAN_PAGE: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 4 * 1024 * 1024 };
-/// How far the clock that made an id may differ from the broker's.
-const CLOCK_SKEW_US: u64 = 120 * 1_000_000;
+/// How many entries may come into a box between a receiver's copy of a message and its sender's.
+const APPENDED_TOGETHER: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 8 * 1024 * 1024 };
+/// How far the clock that made an id may differ from the broker's, and those of the broker's parts from each other.
+pub(crate) const CLOCK_SKEW_US: u64 = 120 * 1_000_000;
 
 /// Unread messages, in the order in which they were stored.
 #[derive(Debug, Default)]
@@ -268,7 +270,7 @@ impl Shared {
             let start = ReadFrom::Since(Timestamp(time.0.saturating_sub(CLOCK_SKEW_US)));
             let found = self.scan(&sent, start, Some(SENT_TOGETHER_MAX), is_it).await?;
             if !found.is_empty() {
-                return Ok(found);
+                return Ok(each_once(found));
             }
         }
         // Whoever made the id has another clock: look at the newest, wherever they are.
@@ -276,7 +278,7 @@ impl Shared {
             .broker
             .read(&sent, ReadFrom::End, ReadLimit { entries_max: SCAN_ENTRIES_MAX, ..SCAN_PAGE })
             .await?;
-        Ok(page.entries.into_iter().filter(|entry| is_it(entry)).collect())
+        Ok(each_once(page.entries.into_iter().filter(|entry| is_it(entry)).collect()))
     }
 
     /// Where a message is that `user` sent; `None` if there is no such message.
@@ -307,8 +309,16 @@ impl Shared {
         id: &EntryId,
     ) -> Result<Option<Arc<Entry>>, ReadError> {
         let from = ReadFrom::After(Seq(seq.0.saturating_sub(1)));
-        let page = self.broker.read(&Filter::from(subject), from, ReadLimit::entries(1)).await?;
-        Ok(page.entries.into_iter().next().filter(|entry| entry.id == *id))
+        // Nearly always it is among the first.
+        for limit in [ReadLimit::entries(16), APPENDED_TOGETHER] {
+            let page = self.broker.read(&Filter::from(subject), from, limit).await?;
+            let more = page.more;
+            let found = page.entries.into_iter().find(|entry| entry.id == *id);
+            if found.is_some() || !more {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a subject has entries before `seq`. One on which such an append has no entry was then left out of it:
@@ -332,14 +342,14 @@ impl Shared {
         let own = self.places.realm();
         if dest == *own {
             for receiver in receivers(entry) {
-                let (state, reason) = self.local_state(&receiver, BOX_LOCAL, id, entry.time).await?;
+                let (state, reason) = self.local_state(&receiver, BOX_LOCAL, id, entry).await?;
                 status.push((Address { user: receiver, realm: own.clone() }, state, reason));
             }
             return Ok(());
         }
         if is_group(entry) {
             for receiver in receivers(entry).into_iter().filter(|user| self.accounts.get(user).is_some()) {
-                let (state, reason) = self.local_state(&receiver, dest.as_str(), id, entry.time).await?;
+                let (state, reason) = self.local_state(&receiver, dest.as_str(), id, entry).await?;
                 status.push((Address { user: receiver, realm: own.clone() }, state, reason));
             }
         }
@@ -367,28 +377,30 @@ impl Shared {
         Ok(())
     }
 
-    /// Where a message of this realm, stored at `time`, is with one receiver. What is read may be trimmed; what is
-    /// neither there nor trimmed never came in, because the mailbox was full.
+    /// Where a message of this realm is with one receiver. `sent` is the sender's copy, which is appended with those of
+    /// the receivers and behind them; only one that was broken off and tried again can stand before them. What is read may
+    /// be trimmed; what is neither there nor trimmed never came in, because the mailbox was full.
     async fn local_state(
         &self,
         receiver: &UserName,
         mailbox: &str,
         id: MessageId,
-        time: Timestamp,
+        sent: &Entry,
     ) -> Result<(State, Option<String>), ReadError> {
         let filter = Filter::from(&self.places.mail_box(receiver, mailbox));
         let is_it = |entry: &Entry| Mail::of(entry).is_some_and(|mail| mail.id == id);
-        let found = self.scan(&filter, ReadFrom::Since(time), Some(1), is_it).await?;
-        if let Some(entry) = found.first() {
+        let older = self.broker.read(&filter, ReadFrom::Before(sent.seq), APPENDED_TOGETHER).await?;
+        let mut found = older.entries.iter().find(|entry| is_it(entry)).cloned();
+        if found.is_none() {
+            found = self.scan(&filter, ReadFrom::After(sent.seq), Some(1), is_it).await?.into_iter().next();
+        }
+        if let Some(entry) = found {
             let is_read = entry.seq <= self.cursors.get(receiver, mailbox);
             return Ok((if is_read { State::Read } else { State::Delivered }, None));
         }
-        let oldest = self.broker.read(&filter, ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await?;
-        match oldest.entries.first() {
-            Some(oldest) if oldest.time < time => {
-                Ok((State::Failed, Some(ErrorCode::MailboxFull.as_str().to_owned())))
-            }
-            _ => Ok((State::Read, None)),
+        match older.entries.is_empty() {
+            false => Ok((State::Failed, Some(ErrorCode::MailboxFull.as_str().to_owned()))),
+            true => Ok((State::Read, None)),
         }
     }
 
@@ -423,6 +435,13 @@ impl Shared {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Without the copies that a repeated append has left.
+fn each_once(mut entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
+    let mut seen = HashSet::new();
+    entries.retain(|entry| seen.insert(entry.id.clone()));
+    entries
 }
 
 /// The news that an entry of a `_status` box holds.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use antar_broker::{KvError, ReadError};
-use antar_proto::UserName;
+use antar_broker::{KvError, ReadError, Timestamp};
+use antar_proto::{ErrorCode, RealmId, UserName};
 
 use crate::account::AccountError;
 use crate::admin::{AccountInfo, AdminReply, AdminRequest, IMPORT_ACCOUNTS_MAX, NewAccount};
+use crate::card::{CardRequest, ask};
 use crate::event::RealmEvent;
+use crate::key::PublicKey;
+use crate::peer::Peer;
 use crate::realm::Realm;
 use crate::shared::Shared;
 
@@ -103,17 +106,74 @@ impl Shared {
                 self.record(RealmEvent::Paused { paused }).await;
                 tracing::info!(realm = %self.places.realm(), paused, "an operator stopped or resumed traffic with other realms");
             }
+            AdminRequest::Ping => {}
+            AdminRequest::RealmTrust { realm, key } => return self.trust(&realm, key.as_deref()).await,
+            AdminRequest::RealmBlock { realm, blocked } => self.block(&realm, blocked).await?,
             AdminRequest::Show => {
                 return Ok(AdminReply::Realm {
                     id: self.places.realm().to_string(),
                     name: self.config.name.clone(),
                     paused: self.is_paused(),
+                    key: self.key.public().to_string(),
                     accounts: self.accounts.copy.len(),
                     peers: self.peer_infos().await?,
                 });
             }
         }
         Ok(AdminReply::Done)
+    }
+
+    /// Pins another key of a peer, and lets both lanes go on.
+    async fn trust(&self, realm: &str, key: Option<&str>) -> Result<AdminReply, AdminReply> {
+        let realm = self.peer(realm)?;
+        let key = key.map(str::parse::<PublicKey>).transpose().map_err(|error| AdminReply::Refused {
+            code: "bad-request".into(),
+            message: error.to_string(),
+        })?;
+        // Asked now, so that what an operator sees and what is pinned is what the realm has at the moment.
+        let card = match &key {
+            Some(_) => None,
+            None => ask(&self.broker, &realm, &self.who_asks()).await.ok().and_then(|card| card.key),
+        };
+        let trusted_at = Timestamp::now().0;
+        let change = |kept: Option<&Peer>| {
+            let peer = kept.cloned().ok_or_else(|| unknown_realm(&realm))?;
+            let wanted = key.as_ref().or(card.as_ref()).or(peer.offered.as_ref()).or(peer.key.as_ref());
+            let wanted = wanted.cloned().ok_or_else(|| AdminReply::Unavailable {
+                message: format!("{realm} gives no name card: say which key by --key"),
+            })?;
+            if peer.key.as_ref() == Some(&wanted) {
+                return Ok::<_, AdminReply>(Peer { offered: None, ..peer });
+            }
+            Ok(Peer { key: Some(wanted), offered: None, trusted_at, ..peer })
+        };
+        let peer = self.peers.change(&realm, change).await?;
+        let key = peer.key.map_or_else(String::new, |key| key.to_string());
+        self.lane(&realm).nudge.notify_one();
+        // Its lane may have waited for this. If this does not reach it, it finds out by itself.
+        let resumed = CardRequest::Resumed { from: self.places.realm().clone() };
+        let _ = ask(&self.broker, &realm, &resumed).await;
+        tracing::info!(realm = %self.places.realm(), peer = %realm, key, "an operator trusts a realm's key");
+        self.record(RealmEvent::RealmTrusted { realm, key: key.clone() }).await;
+        Ok(AdminReply::Trusted { key })
+    }
+
+    async fn block(&self, realm: &str, blocked: bool) -> Result<(), AdminReply> {
+        let realm = self.peer(realm)?;
+        let change = |kept: Option<&Peer>| {
+            let peer = kept.cloned().ok_or_else(|| unknown_realm(&realm))?;
+            Ok::<_, AdminReply>(Peer { blocked, ..peer })
+        };
+        self.peers.change(&realm, change).await?;
+        tracing::info!(realm = %self.places.realm(), peer = %realm, blocked, "an operator blocked a realm, or no longer does");
+        self.record(RealmEvent::RealmBlocked { realm, blocked }).await;
+        Ok(())
+    }
+
+    /// A realm that is a peer.
+    fn peer(&self, realm: &str) -> Result<RealmId, AdminReply> {
+        let id: Option<RealmId> = realm.parse().ok().filter(|id| self.peers.is_known(id));
+        id.ok_or_else(|| unknown_realm(&realm))
     }
 
     async fn import(&self, accounts: Vec<NewAccount>) -> Result<AdminReply, AdminReply> {
@@ -155,6 +215,11 @@ impl Shared {
         });
         AdminReply::Accounts { accounts: accounts.collect(), more }
     }
+}
+
+fn unknown_realm(realm: &dyn std::fmt::Display) -> AdminReply {
+    let message = format!("{realm} is no realm that messages are exchanged with");
+    AdminReply::Refused { code: ErrorCode::NoSuchRealm.as_str().into(), message }
 }
 
 /// A name that is one; whether there is such an account is found out later.

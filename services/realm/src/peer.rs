@@ -1,27 +1,28 @@
-//! Peers: the realms this one exchanges messages with, and their name cards.
+//! Peers: the realms this one exchanges messages with, and which key of theirs is believed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use antar_broker::{Expect, KvError, RequestError, SharedBroker, Timestamp};
+use antar_broker::{Expect, KvError, Timestamp};
 use antar_proto::{RealmId, UserName};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::card::NameCard;
 use crate::clock::now_rfc3339;
 use crate::copy::KvCopy;
-use crate::places::Places;
+use crate::key::PublicKey;
 
-/// How long `addrealm` waits for a name card (`protocol.md`).
-pub(crate) const CARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest HOST that is kept, in bytes: that of a domain name.
 const HOST_BYTES_MAX: usize = 253;
 /// Most peers of a realm.
 const PEERS_MAX: usize = 1_000;
+/// How often a change is tried that somebody else's came before, and the pause in which the copy learns of that.
+const CHANGE_TRIES: u32 = 50;
+const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// One peer, as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Peer {
     pub(crate) realm: RealmId,
     /// Its name, from its card.
@@ -38,37 +39,22 @@ pub(crate) struct Peer {
     pub(crate) since: String,
     /// Of our lane to it: grows when its outbox is made anew.
     pub(crate) epoch: u64,
-}
-
-/// What a realm says of itself on `realm.<id>.info`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct NameCard {
-    pub(crate) realm: RealmId,
-    pub(crate) name: String,
-    pub(crate) version: String,
-    /// It takes no envelopes at the moment; lanes to it wait.
+    /// The key that proves its envelopes: that of the first card of it that was seen, until an operator says otherwise.
     #[serde(default)]
-    pub(crate) paused: bool,
-}
-
-/// What is asked there.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "kebab-case")]
-pub(crate) enum CardRequest {
-    /// Only the card.
-    Card,
-    /// The card; and the asking realm has added this one, so let it send.
-    Hello {
-        /// The asking realm.
-        from: RealmId,
-        /// Its name.
-        name: String,
-    },
-    /// The asking realm takes envelopes again.
-    Resumed {
-        /// The asking realm.
-        from: RealmId,
-    },
+    pub(crate) key: Option<PublicKey>,
+    /// Another key that its card has now. Nothing signed by it is taken, and nothing is sent to whoever has it.
+    #[serde(default)]
+    pub(crate) offered: Option<PublicKey>,
+    /// An operator wants no messages from it and to it.
+    #[serde(default)]
+    pub(crate) blocked: bool,
+    /// When an operator last chose its key, in microseconds since 1970. What came before under that key was put aside, so
+    /// the first envelope after it may follow any other.
+    #[serde(default)]
+    pub(crate) trusted_at: u64,
+    /// The key of ours that it has agreed to.
+    #[serde(default)]
+    pub(crate) told: Option<PublicKey>,
 }
 
 /// Why a realm was not added.
@@ -80,12 +66,68 @@ pub enum AddRealmError {
     /// It was added before.
     #[error("the realm was added before")]
     Exists,
+    /// Operators here, or there, have blocked the other realm.
+    #[error("{0}")]
+    Blocked(String),
+    /// It has another key than the one that is known; or we have, for it.
+    #[error("{0}")]
+    KeyChanged(String),
     /// The host is none, or there are too many peers.
     #[error("{0}")]
     Refused(String),
     /// The broker does not answer.
     #[error("the broker does not answer: {0}")]
     Unavailable(String),
+}
+
+impl From<KvError> for AddRealmError {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Refused(why) => Self::Refused(why),
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl Peer {
+    fn new(card: &NameCard) -> Self {
+        Self {
+            realm: card.realm.clone(),
+            name: card.name.clone(),
+            added: false,
+            added_by: None,
+            host: String::new(),
+            port: 0,
+            since: now_rfc3339(),
+            epoch: Timestamp::now().0,
+            key: card.key.clone(),
+            offered: None,
+            blocked: false,
+            trusted_at: 0,
+            told: None,
+        }
+    }
+
+    /// Takes over what a card says of the key: the first one is pinned, another one only noted.
+    fn see(&mut self, card: &NameCard) {
+        let Some(key) = &card.key else { return };
+        match &self.key {
+            None => self.key = Some(key.clone()),
+            Some(pinned) if pinned == key => self.offered = None,
+            Some(pinned) => {
+                if self.offered.as_ref() != Some(key) {
+                    tracing::error!(peer = %self.realm, was = %pinned, now = %key, "a realm has changed its key; nothing is exchanged with it until `antar realm trust`");
+                }
+                self.offered = Some(key.clone());
+            }
+        }
+    }
+
+    /// What people are told about a changed key.
+    pub(crate) fn key_change(&self) -> Option<String> {
+        let (was, now) = (self.key.as_ref()?, self.offered.as_ref()?);
+        Some(format!("its key has changed: was {was}, now {now}"))
+    }
 }
 
 /// The peers of a realm. Cheap to clone.
@@ -101,7 +143,7 @@ impl Peers {
         Self { copy, changed: Arc::default() }
     }
 
-    /// Whether messages can be exchanged with it.
+    /// Whether messages are exchanged with it, or were.
     pub(crate) fn is_known(&self, realm: &RealmId) -> bool {
         self.copy.get(realm.as_str()).is_some()
     }
@@ -113,85 +155,85 @@ impl Peers {
         peers
     }
 
-    /// Takes note of a peer that has added us.
-    pub(crate) async fn learn(&self, realm: RealmId, name: String) -> Result<(), KvError> {
-        if self.is_known(&realm) {
-            return Ok(());
+    /// Changes a peer, or makes it. `change` may be called several times, on what is there at that moment; nothing is
+    /// written if it changes nothing.
+    pub(crate) async fn change<E: From<KvError>>(
+        &self,
+        realm: &RealmId,
+        change: impl Fn(Option<&Peer>) -> Result<Peer, E>,
+    ) -> Result<Peer, E> {
+        for _ in 0..CHANGE_TRIES {
+            let kept = self.copy.get_with_revision(realm.as_str());
+            let peer = change(kept.as_ref().map(|(peer, _)| &**peer))?;
+            if kept.as_ref().is_some_and(|(kept, _)| **kept == peer) {
+                return Ok(peer);
+            }
+            if kept.is_none() && self.copy.len() >= PEERS_MAX {
+                return Err(KvError::Refused("this realm has too many peers".into()).into());
+            }
+            let expect = kept.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision));
+            match self.copy.put(realm.as_str(), &peer, expect, None).await {
+                Ok(()) => {
+                    self.changed.notify_one();
+                    return Ok(peer);
+                }
+                Err(KvError::Conflict) => tokio::time::sleep(CHANGE_PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
         }
-        if self.copy.len() >= PEERS_MAX {
-            return Err(KvError::Refused("this realm has too many peers".into()));
-        }
-        let peer = Peer {
-            realm: realm.clone(),
-            name,
-            added: false,
-            added_by: None,
-            host: String::new(),
-            port: 0,
-            since: now_rfc3339(),
-            epoch: Timestamp::now().0,
-        };
-        match self.copy.put(realm.as_str(), &peer, Expect::Absent, None).await {
-            Ok(()) | Err(KvError::Conflict) => {}
-            Err(error) => return Err(error),
-        }
-        self.changed.notify_one();
-        Ok(())
+        Err(KvError::Unavailable("the peer is changed by others all the time".into()).into())
     }
 
-    /// Adds a peer on behalf of a user, after its card came.
+    /// Takes note of a card: of a peer that has added us, or of one that is known. Pins its key if none is.
+    pub(crate) async fn note(&self, card: &NameCard) -> Result<Peer, KvError> {
+        self.change(&card.realm, |kept| {
+            let mut peer = kept.cloned().unwrap_or_else(|| Peer::new(card));
+            peer.see(card);
+            Ok(peer)
+        })
+        .await
+    }
+
+    /// Notes that a peer takes what is signed by our key `ours`.
+    pub(crate) async fn tell(&self, realm: &RealmId, ours: &PublicKey) -> Result<(), KvError> {
+        if self.copy.get(realm.as_str()).is_none_or(|peer| peer.told.as_ref() == Some(ours)) {
+            return Ok(());
+        }
+        let told = self.change(realm, |kept| {
+            let peer = kept.cloned().ok_or_else(|| KvError::Refused("the peer is gone".into()))?;
+            Ok(Peer { told: Some(ours.clone()), ..peer })
+        });
+        told.await.map(drop)
+    }
+
+    /// Adds a peer on behalf of a user, after its card came, by which it takes what is signed by our key `ours`.
     pub(crate) async fn add(
         &self,
-        card: NameCard,
+        card: &NameCard,
+        ours: &PublicKey,
         by: &UserName,
         host: &str,
         port: u16,
     ) -> Result<(), AddRealmError> {
-        let kept = self.copy.get_with_revision(card.realm.as_str());
-        if kept.as_ref().is_some_and(|(peer, _)| peer.added) {
-            return Err(AddRealmError::Exists);
-        }
-        if self.copy.len() >= PEERS_MAX {
-            return Err(AddRealmError::Refused("this realm has too many peers".into()));
-        }
-        let peer = Peer {
-            name: card.name,
-            added: true,
-            added_by: Some(by.clone()),
-            host: host.into(),
-            port,
-            since: kept.as_ref().map_or_else(now_rfc3339, |(peer, _)| peer.since.clone()),
-            epoch: kept.as_ref().map_or_else(|| Timestamp::now().0, |(peer, _)| peer.epoch),
-            realm: card.realm,
-        };
-        let expect = kept.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision));
-        let put = self.copy.put(peer.realm.as_str(), &peer, expect, None).await;
-        self.changed.notify_one();
-        match put {
-            Ok(()) => Ok(()),
-            // Somebody else has added it, or it has just added us: the same request tells.
-            Err(KvError::Conflict) => {
-                Err(AddRealmError::Unavailable("the realm was changed by somebody else".into()))
+        let add = |kept: Option<&Peer>| {
+            if kept.is_some_and(|peer| peer.added) {
+                return Err(AddRealmError::Exists);
             }
-            Err(error) => Err(AddRealmError::Unavailable(error.to_string())),
-        }
+            let mut peer = kept.cloned().unwrap_or_else(|| Peer::new(card));
+            peer.see(card);
+            if let Some(change) = peer.key_change() {
+                return Err(AddRealmError::KeyChanged(change));
+            }
+            peer.name = card.name.clone();
+            (peer.added, peer.added_by, peer.told) = (true, Some(by.clone()), Some(ours.clone()));
+            (peer.host, peer.port) = (host.to_owned(), port);
+            Ok(peer)
+        };
+        self.change(&card.realm, add).await.map(drop)
     }
 }
 
 /// Whether a host may be kept: printable and not longer than a domain name.
 pub(crate) fn host_is_sane(host: &str) -> bool {
     host.len() <= HOST_BYTES_MAX && host.bytes().all(|b| b.is_ascii_graphic())
-}
-
-/// Asks a realm for its card.
-pub(crate) async fn ask(
-    broker: &SharedBroker,
-    realm: &RealmId,
-    request: &CardRequest,
-) -> Result<NameCard, RequestError> {
-    let body = serde_json::to_vec(request).map_err(|error| RequestError::Unavailable(error.to_string()))?;
-    let reply = broker.request(&Places::info_of(realm), Bytes::from(body), CARD_TIMEOUT).await?;
-    let card: NameCard =
-        serde_json::from_slice(&reply).map_err(|error| RequestError::Unavailable(error.to_string()))?;
-    if card.realm == *realm { Ok(card) } else { Err(RequestError::NoResponder) }
 }

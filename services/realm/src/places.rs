@@ -8,6 +8,11 @@ use antar_proto::{RealmId, UserName};
 pub(crate) const BOX_SENT: &str = "_sent";
 /// Box of what became of a user's messages to other realms.
 pub(crate) const BOX_STATUS: &str = "_status";
+/// Where delivery marks that it, or a lane, was taken over. No user's name and no realm's id begins with `_`.
+const DELIVERY: &str = "_delivery";
+const LANE: &str = "_lane";
+/// The bucket of how far each peer's lane was delivered.
+pub(crate) const LANES: &str = "lanes";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
 pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
@@ -68,6 +73,48 @@ impl Places {
         Filter::new(format!("realm.{}.mail.{user}.*", self.realm)).expect(PLAIN)
     }
 
+    /// Everything that was exchanged with another realm, of all users.
+    pub(crate) fn mail_of_realm(&self, peer: &RealmId) -> Filter {
+        Filter::new(format!("realm.{}.mail.*.{peer}", self.realm)).expect(PLAIN)
+    }
+
+    /// What became of messages to other realms, of all users.
+    pub(crate) fn mail_of_status(&self) -> Filter {
+        Filter::new(format!("realm.{}.mail.*.{BOX_STATUS}", self.realm)).expect(PLAIN)
+    }
+
+    /// What comes in at our inbox as everybody reaches it; with a peer, what comes in from that one where each realm has
+    /// an account of its own: there the broker puts the origin behind the subject.
+    pub(crate) fn source(&self, peer: Option<&RealmId>) -> Source {
+        let realm = &self.realm;
+        let queue = |name: String| QueueName::new(&name).expect(PLAIN);
+        match peer {
+            None => Source {
+                peer: None,
+                inbox: self.inbox(),
+                queue: queue(format!("DELIVERY_{realm}")),
+                fence: self.subject(format_args!("outbox.{DELIVERY}")),
+            },
+            Some(peer) => Source {
+                peer: Some(peer.clone()),
+                inbox: self.subject(format_args!("inbox.{peer}")),
+                queue: queue(format!("DELIVERY_{realm}FROM{peer}")),
+                fence: self.subject(format_args!("outbox.{DELIVERY}_{peer}")),
+            },
+        }
+    }
+
+    /// Where whoever delivers what comes from this realm begins with an entry of its own: its fence in the stream of
+    /// mailboxes.
+    pub(crate) fn mail_fence(&self, origin: &RealmId) -> Subject {
+        self.subject(format_args!("mail.{LANE}.{origin}"))
+    }
+
+    /// Likewise, in the stream of outboxes.
+    pub(crate) fn log_fence(&self, origin: &RealmId) -> Subject {
+        self.subject(format_args!("outbox.{LANE}_{origin}"))
+    }
+
     pub(crate) fn outbox(&self, peer: &RealmId) -> Subject {
         self.subject(format_args!("outbox.{peer}"))
     }
@@ -113,6 +160,12 @@ impl Places {
         ]
     }
 
+    /// All buckets.
+    pub(crate) fn buckets(&self) -> [Bucket; 7] {
+        ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES]
+            .map(|name| self.bucket(name))
+    }
+
     pub(crate) fn bucket(&self, name: &str) -> Bucket {
         Bucket::new(&format!("REALM_{}_{name}", self.realm)).expect(PLAIN)
     }
@@ -121,11 +174,17 @@ impl Places {
     pub(crate) fn lane_queue(&self, peer: &RealmId) -> QueueName {
         QueueName::new(&format!("{}TO{peer}", self.realm)).expect(PLAIN)
     }
+}
 
-    /// The worker on our inbox.
-    pub(crate) fn delivery_queue(&self) -> QueueName {
-        QueueName::new(&format!("DELIVERY_{}", self.realm)).expect(PLAIN)
-    }
+/// Where envelopes come in, and what belongs to the worker there.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// Whose envelopes come in there; `None` for anybody's.
+    pub(crate) peer: Option<RealmId>,
+    pub(crate) inbox: Subject,
+    pub(crate) queue: QueueName,
+    /// Where each worker begins with an entry of its own, in the stream of outboxes.
+    pub(crate) fence: Subject,
 }
 
 /// The box of a mailbox subject, `realm.<id>.mail.<user>.<box>`.

@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 
-use antar_broker::{Append, EntryId, Subject};
+use antar_broker::{Append, EntryId, KvError, Subject};
 use antar_proto::command::Receiver;
 use antar_proto::{Address, MessageId, RealmId, UserName};
 
 use crate::mail::{Sender, message_bytes};
 use crate::send::{Send, SendError};
 use crate::shared::Shared;
+
+/// Most unknown users, and as many realms, of one message that are looked for in the broker.
+const LOOKUPS_MAX: usize = 16;
 
 /// Who gets what, after names were resolved.
 #[derive(Default)]
@@ -38,15 +41,46 @@ impl Plan {
 }
 
 impl Shared {
+    /// Whether the copies have caught up with what `what` names and they do not know: an account or a peer that was
+    /// added on another edge a moment ago. Looks at the first few only.
+    pub(crate) async fn look_up(&self, what: Send<'_>) -> Result<(), KvError> {
+        let (realm, receivers) = match what {
+            Send::One(receiver) => (None, std::slice::from_ref(receiver)),
+            Send::Group(receivers) => (None, receivers),
+            Send::RealmOne(realm, receiver) => (Some(realm), std::slice::from_ref(receiver)),
+            Send::RealmGroup(realm, receivers) => (Some(realm), receivers),
+        };
+        let own = self.places.realm();
+        let mut peers: HashSet<&RealmId> = realm.into_iter().collect();
+        let mut users: HashSet<&UserName> = HashSet::new();
+        for receiver in receivers {
+            match receiver {
+                Receiver::User(user) => drop(users.insert(user)),
+                Receiver::Qualified(address) if address.realm == *own => drop(users.insert(&address.user)),
+                Receiver::Qualified(address) => drop(peers.insert(&address.realm)),
+                Receiver::Nobody(_) => {}
+            }
+        }
+        let peers = peers.into_iter().filter(|peer| *peer != own && !self.peers.is_known(peer));
+        let peers = peers
+            .take(LOOKUPS_MAX)
+            .map(|peer| async { self.peers.copy.fresh(peer.as_str()).await.map(drop) });
+        futures_util::future::try_join_all(peers).await?;
+        let users = users.into_iter().filter(|user| self.accounts.get(user).is_none());
+        let users = users
+            .take(LOOKUPS_MAX)
+            .map(|user| async { self.accounts.copy.fresh(user.as_str()).await.map(drop) });
+        futures_util::future::try_join_all(users).await.map(drop)
+    }
+
     pub(crate) fn plan(&self, what: Send<'_>) -> Result<Plan, SendError> {
         let mut plan = Plan::default();
         match what {
             Send::One(receiver) => {
                 if let Receiver::Qualified(address) = receiver
                     && address.realm != *self.places.realm()
-                    && !self.peers.is_known(&address.realm)
                 {
-                    return Err(SendError::NoSuchRealm);
+                    self.check_peer(&address.realm)?;
                 }
                 self.plan_here(&mut plan, std::slice::from_ref(receiver));
             }
@@ -57,19 +91,31 @@ impl Shared {
             Send::RealmGroup(realm, receivers) if realm == self.places.realm() => {
                 self.plan_here(&mut plan, receivers)
             }
-            Send::RealmOne(realm, _) | Send::RealmGroup(realm, _) if !self.peers.is_known(realm) => {
-                return Err(SendError::NoSuchRealm);
-            }
-            Send::RealmOne(realm, receiver) => match receiver {
-                Receiver::User(user) => plan.remote(realm).1.push(user.clone()),
-                Receiver::Qualified(address) if address.realm == *realm => {
-                    plan.remote(realm).1.push(address.user.clone());
+            Send::RealmOne(realm, receiver) => {
+                self.check_peer(realm)?;
+                match receiver {
+                    Receiver::User(user) => plan.remote(realm).1.push(user.clone()),
+                    Receiver::Qualified(address) if address.realm == *realm => {
+                        plan.remote(realm).1.push(address.user.clone());
+                    }
+                    other => plan.unknown.push(other.to_string()),
                 }
-                other => plan.unknown.push(other.to_string()),
-            },
-            Send::RealmGroup(realm, receivers) => self.plan_group(&mut plan, realm, receivers),
+            }
+            Send::RealmGroup(realm, receivers) => {
+                self.check_peer(realm)?;
+                self.plan_group(&mut plan, realm, receivers);
+            }
         }
         Ok(plan)
+    }
+
+    /// Whether anything may be sent to another realm.
+    fn check_peer(&self, realm: &RealmId) -> Result<(), SendError> {
+        match self.peers.copy.get(realm.as_str()) {
+            None => Err(SendError::NoSuchRealm),
+            Some(peer) if peer.blocked => Err(SendError::RealmBlocked),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Receivers of `send` and `sendgroup`: of this realm unless qualified.
@@ -88,7 +134,7 @@ impl Shared {
                 continue;
             }
             if realm != self.places.realm() {
-                match self.peers.is_known(realm) {
+                match self.check_peer(realm).is_ok() {
                     true => plan.remote(realm).1.push(user.clone()),
                     false => plan.unknown.push(receiver.to_string()),
                 }
@@ -124,7 +170,7 @@ impl Shared {
                     } else if matches!(receiver, Receiver::Qualified(_)) {
                         plan.unknown.push(receiver.to_string());
                     }
-                } else if self.peers.is_known(realm) {
+                } else if self.check_peer(realm).is_ok() {
                     plan.remote(realm).1.push(user.clone());
                 } else {
                     plan.unknown.push(receiver.to_string());

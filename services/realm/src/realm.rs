@@ -8,26 +8,29 @@ use std::time::Duration;
 use antar_broker::{KvError, OpenError, ReadError, RequestError, SharedBroker};
 use antar_proto::command::With;
 use antar_proto::{Address, MessageId, RealmId, UserName};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::{AccountError, Accounts};
 use crate::admin::PeerInfo;
-use crate::config::RealmConfig;
+use crate::card;
+use crate::config::{Provision, RealmConfig};
 use crate::copy::KvCopy;
 use crate::cursor::{Cursors, ReadMark};
 use crate::event::RealmEvent;
 use crate::feed::Feed;
 use crate::invite::Invites;
+use crate::key::RealmKey;
+use crate::key_file::{self, KeyError};
 use crate::login::{LoginError, Throttle};
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
-use crate::peer::{AddRealmError, CardRequest, Peers, ask, host_is_sane};
+use crate::peer::{AddRealmError, Peers, host_is_sane};
 use crate::places::Places;
 use crate::send::{Send, SendError, Sending};
 use crate::session::{SessionKey, Sessions};
-use crate::shared::{PAUSED, Shared};
+use crate::shared::{Setting, Shared};
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,6 +53,17 @@ pub enum StartError {
     /// The demo accounts could not be made.
     #[error("the demo accounts could not be made: {0}")]
     Accounts(#[from] AccountError),
+    /// Some of its streams and buckets are not there. Nothing was made.
+    #[error("{} not there: {advice}", .names.join(", "))]
+    Missing {
+        /// Their names.
+        names: Vec<String>,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// It has no key to sign with, or not the one that the realm has.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Nothing can be hashed.
     #[error("passwords cannot be hashed")]
     Passwords,
@@ -65,15 +79,14 @@ impl Realm {
     /// Opens or makes the realm's streams and buckets and starts its tasks.
     pub async fn start(broker: SharedBroker, config: RealmConfig) -> Result<Self, StartError> {
         let places = Places::new(config.id.clone());
-        for spec in places.streams(config.mailbox_entries_max) {
-            broker.open_stream(&spec).await?;
+        let (made, key) = make(&broker, &places, &config).await?;
+        if made.is_key_new {
+            tracing::info!(realm = %config.id, key = %key.public(), "the realm has a key now");
         }
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let copies = Copies { broker: &broker, places: &places, tasks: &tasks, stop: &stop };
         let passwords = Passwords::start().await.map_err(|_| StartError::Passwords)?;
-        let settings: KvCopy<bool> = copies.open("settings").await?;
-        let paused = settings.get(PAUSED).is_some_and(|paused| *paused);
-        let positions = copies.open("lanes").await?;
+        let settings: KvCopy<Setting> = copies.open("settings").await?;
         let shared = Arc::new(Shared {
             accounts: Accounts::new(copies.open("accounts").await?, passwords, config.password_bytes_min),
             sessions: Sessions::new(copies.open("sessions").await?, config.session_ttl),
@@ -83,9 +96,10 @@ impl Realm {
             throttle: Throttle::default(),
             settings,
             lanes: Mutex::default(),
-            paused: watch::Sender::new(paused),
             appends: AtomicU64::new(0),
             scans: Semaphore::new(1),
+            meetings: Arc::new(Semaphore::new(card::MEETINGS_MAX)),
+            key: Arc::new(key),
             broker,
             config,
             places,
@@ -95,8 +109,19 @@ impl Realm {
         if shared.config.demo_accounts {
             shared.accounts.add_demo_accounts().await?;
         }
-        crate::tasks::start(&shared, positions).await?;
+        crate::tasks::start(&shared).await?;
         Ok(Self { shared })
+    }
+
+    /// Makes what a realm needs and does not have, as far as [`RealmConfig::provision`] lets it; starts nothing.
+    pub async fn init(broker: &SharedBroker, config: &RealmConfig) -> Result<Made, StartError> {
+        make(broker, &Places::new(config.id.clone()), config).await.map(|(made, _)| made)
+    }
+
+    /// Whether there is anything of a realm of this id.
+    pub async fn exists(broker: &SharedBroker, id: &RealmId) -> Result<bool, OpenError> {
+        let streams = Places::new(id.clone()).streams(0);
+        Ok(broker.missing(&streams, &[]).await?.len() < streams.len())
     }
 
     /// Ends the realm's tasks; what they had begun is completed or comes again at the next start.
@@ -136,6 +161,16 @@ impl Realm {
         invite: Option<&str>,
     ) -> Result<String, LoginError> {
         self.shared.register(user, password, country, name, invite).await
+    }
+
+    /// Whose session this token stands for, also if another edge opened it a moment ago. For when [`Self::session`] finds
+    /// none.
+    pub async fn session_anywhere(&self, token: &str) -> Result<Option<(SessionKey, UserName)>, KvError> {
+        self.shared.sessions.look_up(token).await?;
+        if let Some((_, session)) = self.shared.sessions.find(token) {
+            self.shared.accounts.copy.fresh(session.user.as_str()).await?;
+        }
+        Ok(self.session(token))
     }
 
     /// Whose session this token stands for.
@@ -187,7 +222,10 @@ impl Realm {
     /// Unread messages exchanged with another realm; with the own id, with any. `None` if it was not added.
     pub async fn realm_inbox(&self, user: &UserName, realm: &RealmId) -> Result<Option<Unread>, ReadError> {
         if realm != self.id() && !self.shared.peers.is_known(realm) {
-            return Ok(None);
+            let unavailable = |error: KvError| ReadError::Unavailable(error.to_string());
+            if self.shared.peers.copy.fresh(realm.as_str()).await.map_err(unavailable)?.is_none() {
+                return Ok(None);
+            }
         }
         self.shared.unread_realm(user, realm).await.map(Some)
     }
@@ -270,15 +308,7 @@ impl Realm {
         if !host_is_sane(host) {
             return Err(AddRealmError::Refused("HOST has up to 253 printable characters".into()));
         }
-        if self.shared.peers.copy.get(realm.as_str()).is_some_and(|peer| peer.added) {
-            return Err(AddRealmError::Exists);
-        }
-        let hello = CardRequest::Hello { from: self.id().clone(), name: self.shared.config.name.clone() };
-        let card = ask(&self.shared.broker, realm, &hello).await.map_err(|error| match error {
-            RequestError::NoResponder | RequestError::Timeout => AddRealmError::NoSuchRealm,
-            RequestError::Unavailable(why) => AddRealmError::Unavailable(why),
-        })?;
-        self.shared.peers.add(card, by, host, port).await?;
+        self.shared.introduce(by, realm, host, port).await?;
         let (user, realm) = (by.clone(), realm.clone());
         self.shared.record(RealmEvent::RealmAdded { user, realm }).await;
         Ok(())
@@ -300,6 +330,60 @@ impl Realm {
     pub fn address(&self, user: &UserName) -> Address {
         Address { user: user.clone(), realm: self.id().clone() }
     }
+}
+
+/// What was made of a realm.
+#[derive(Debug)]
+pub struct Made {
+    /// The streams and buckets that were not there.
+    pub names: Vec<String>,
+    /// The realm's public key.
+    pub key: String,
+    /// It was made, too.
+    pub is_key_new: bool,
+}
+
+async fn make(
+    broker: &SharedBroker,
+    places: &Places,
+    config: &RealmConfig,
+) -> Result<(Made, RealmKey), StartError> {
+    let names = provision(broker, places, config).await?;
+    let may_make = config.provision != Provision::Never;
+    let (key, is_key_new) = key_file::settle(broker, places, config.key_file.as_deref(), may_make).await?;
+    Ok((Made { names, key: key.public().to_string(), is_key_new }, key))
+}
+
+/// Makes what is not there, as far as it may, and compares what is. The names of what was made.
+async fn provision(
+    broker: &SharedBroker,
+    places: &Places,
+    config: &RealmConfig,
+) -> Result<Vec<String>, StartError> {
+    let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
+    let names = broker.missing(&streams, &buckets).await?;
+    // Streams are made last: where there is none yet, nothing was ever kept.
+    let is_new = streams.iter().all(|spec| names.contains(&spec.name));
+    let advice = match config.provision {
+        Provision::Missing => None,
+        Provision::IfNew if is_new || names.is_empty() => None,
+        Provision::Never if names.is_empty() => None,
+        Provision::Never if is_new => Some("make the realm with `antar realm init`"),
+        _ => Some(
+            "the rest of the realm is there, so they were lost: restore them, or have them made anew and empty by \
+             `antar realm init --add-missing`",
+        ),
+    };
+    if let Some(advice) = advice {
+        return Err(StartError::Missing { names, advice });
+    }
+    for bucket in &buckets {
+        broker.open_bucket(bucket).await?;
+    }
+    for spec in &streams {
+        broker.open_stream(spec).await?;
+    }
+    Ok(names)
 }
 
 /// Opens the copies of a realm's buckets.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use antar_broker::{Filter, QueueName, ReadFrom, ReadLimit, Seq, Subject};
+use antar_broker::{Filter, QueueName, ReadError, ReadFrom, ReadLimit, Seq, Subject};
+use antar_proto::names::BOX_LOCAL;
 use antar_proto::{RealmId, UserName};
 
 use crate::places::{BOX_SENT, BOX_STATUS, LANE_ENTRIES_MAX, box_of};
@@ -55,10 +56,36 @@ impl Shared {
                 Ok(peer) => self.acked(&self.places.lane_queue(&peer)).await,
                 Err(_) => Seq::ZERO,
             },
-            ["inbox"] => self.acked(&self.places.delivery_queue()).await,
-            _ => self.oldest(subject).await,
+            ["inbox"] => self.acked(&self.places.source(None).queue).await,
+            ["inbox", peer] => match peer.parse::<RealmId>() {
+                Ok(peer) => self.acked(&self.places.source(Some(&peer)).queue).await,
+                Err(_) => Seq::ZERO,
+            },
+            _ => {
+                let upto = self.oldest(subject).await;
+                return upto > Seq::ZERO
+                    && self.broker.trim(subject, upto).await.is_ok_and(|removed| removed > 0);
+            }
         };
-        upto > Seq::ZERO && self.broker.trim(subject, upto).await.is_ok_and(|removed| removed > 0)
+        upto > Seq::ZERO && self.trim(subject, upto).await.is_ok_and(|removed| removed > 0)
+    }
+
+    /// Removes entries up to a sequence. Of what has to do with other realms the newest up to there stays: a lane sees by
+    /// the last envelope that it carried where it goes on, and delivery by what it put into a box last.
+    pub(crate) async fn trim(&self, subject: &Subject, upto: Seq) -> Result<u64, ReadError> {
+        let tokens: Vec<&str> = subject.tokens().collect();
+        if !matches!(tokens[2..], ["outbox", _] | ["mail", _, _])
+            || [BOX_LOCAL, BOX_SENT].contains(&box_of(subject))
+        {
+            return self.broker.trim(subject, upto).await;
+        }
+        let filter = Filter::from(subject);
+        let from = ReadFrom::Before(Seq(upto.0.saturating_add(1)));
+        let page = self.broker.read(&filter, from, ReadLimit::entries(1)).await?;
+        match page.entries.first().map(|newest| Seq(newest.seq.0 - 1)) {
+            Some(upto) if upto > Seq::ZERO => self.broker.trim(subject, upto).await,
+            _ => Ok(0),
+        }
     }
 
     /// Up to where a queue's entries were dealt with; nothing, if the broker does not say.

@@ -20,7 +20,7 @@ const UNKNOWN_TRIES: u32 = 3;
 const UNKNOWN_DELAY: Duration = Duration::from_millis(200);
 
 /// What is to be sent, and to whom.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Send<'a> {
     /// `send`: one user, here or, qualified, in another realm.
     One(&'a Receiver),
@@ -41,6 +41,9 @@ pub enum SendError {
     /// The realm was not added.
     #[error("no such realm")]
     NoSuchRealm,
+    /// An operator has blocked the realm.
+    #[error("the realm is blocked")]
+    RealmBlocked,
     /// All receivers' mailboxes are full of unread messages, or the lane to the realm is.
     #[error("mailbox full")]
     MailboxFull,
@@ -135,7 +138,15 @@ impl Shared {
         text: &str,
         id: MessageId,
     ) -> Result<Sending, SendError> {
-        let mut plan = self.plan(what)?;
+        let mut plan = match self.plan(what) {
+            Ok(plan) if plan.unknown.is_empty() => plan,
+            Err(error) if !matches!(error, SendError::NoSuchRealm) => return Err(error),
+            // Somebody may have been added on another edge a moment ago.
+            _ => {
+                self.look_up(what).await.map_err(|error| SendError::NotStored(error.to_string()))?;
+                self.plan(what)?
+            }
+        };
         let unknown = std::mem::take(&mut plan.unknown);
         if plan.is_empty() {
             return Err(SendError::NoSuchUser(unknown));
@@ -238,8 +249,7 @@ impl One {
     async fn repeated(&self, appended: Appended) -> Result<Stored, SendError> {
         let unreadable = |error: ReadError| SendError::Unknown(error.to_string());
         let (shared, id) = (&self.shared, &self.append.id);
-        let mut kept = shared.find_sent(&self.from, self.id).await.map_err(unreadable)?;
-        let mut full = Vec::new();
+        let (mut kept, mut full) = (Vec::new(), Vec::new());
         for subject in &self.append.subjects {
             match shared.entry_of(subject, appended.seq, id).await.map_err(unreadable)? {
                 Some(entry) => kept.push(entry),
@@ -248,6 +258,10 @@ impl One {
                 }
                 None => {}
             }
+        }
+        if kept.is_empty() {
+            // What it repeats stands elsewhere: to be looked for, which takes long.
+            kept = shared.find_sent(&self.from, self.id).await.map_err(unreadable)?;
         }
         if !kept.is_empty() && !kept.iter().any(|entry| same_message(&entry.body, &self.append.body)) {
             return Err(SendError::IdReused);

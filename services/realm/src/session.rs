@@ -8,13 +8,17 @@ use antar_broker::{Expect, KvError, Timestamp};
 use antar_proto::UserName;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::copy::KvCopy;
 use crate::hex::hex;
 
-/// Longest token that is looked at; ours have 36 bytes.
-const TOKEN_BYTES_MAX: usize = 64;
+/// A token is a UUID, written with hyphens.
+const TOKEN_BYTES: usize = 36;
+/// Most tokens that are looked up in the broker at once, because the copy does not know them. Others wait: guessing
+/// tokens must not cost the broker more than this.
+const LOOKUPS_MAX: usize = 16;
 
 /// Most sessions of one user; a further login ends the oldest.
 const SESSIONS_PER_USER_MAX: usize = 100;
@@ -39,6 +43,7 @@ pub(crate) struct Sessions {
     ttl: Duration,
     /// What [`Self::users`] found last, and when: with this version of the copy.
     users: Arc<Mutex<(u64, Arc<Users>)>>,
+    lookups: Arc<Semaphore>,
 }
 
 /// How many live sessions each user has, by the time of the oldest.
@@ -56,7 +61,7 @@ impl SessionKey {
 
 impl Sessions {
     pub(crate) fn new(copy: KvCopy<Session>, ttl: Duration) -> Self {
-        Self { copy, ttl, users: Arc::default() }
+        Self { copy, ttl, users: Arc::default(), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 
     /// Opens a session; durable when this returns. The token is shown this once.
@@ -72,12 +77,23 @@ impl Sessions {
 
     /// Whose token this is, and the key that [`Self::get`] takes.
     pub(crate) fn find(&self, token: &str) -> Option<(SessionKey, Arc<Session>)> {
-        if token.len() > TOKEN_BYTES_MAX {
+        if token.len() != TOKEN_BYTES {
             return None;
         }
         let key = SessionKey::of(token);
         let session = self.get(&key)?;
         Some((key, session))
+    }
+
+    /// Waits until the copy knows this token if the broker does: it may have been made on another edge a moment ago.
+    /// Looks only for what has the form of a token.
+    pub(crate) async fn look_up(&self, token: &str) -> Result<(), KvError> {
+        if token.len() != TOKEN_BYTES || Uuid::try_parse(token).is_err() {
+            return Ok(());
+        }
+        let key = SessionKey::of(token);
+        let _turn = self.lookups.acquire().await;
+        self.copy.fresh(&key.0).await.map(drop)
     }
 
     /// The session of this key, if it has neither ended nor expired.
@@ -87,11 +103,18 @@ impl Sessions {
 
     /// Takes a session over into another generation of its account.
     pub(crate) async fn renew(&self, key: &SessionKey, generation: u64) -> Result<(), KvError> {
-        let Some((session, revision)) = self.copy.get_with_revision(&key.0) else { return Ok(()) };
-        let left = Duration::from_micros(session.expires.saturating_sub(Timestamp::now().0).max(1));
-        let Session { user, created, expires, .. } = &*session;
-        let renewed = Session { user: user.clone(), created: *created, generation, expires: *expires };
-        self.copy.put(&key.0, &renewed, Expect::Revision(revision), Some(left)).await
+        const TRIES: usize = 5;
+        for _ in 0..TRIES {
+            let Some((session, revision)) = self.copy.get_with_revision(&key.0) else { return Ok(()) };
+            let left = Duration::from_micros(session.expires.saturating_sub(Timestamp::now().0).max(1));
+            let Session { user, created, expires, .. } = &*session;
+            let renewed = Session { user: user.clone(), created: *created, generation, expires: *expires };
+            match self.copy.put(&key.0, &renewed, Expect::Revision(revision), Some(left)).await {
+                Err(KvError::Conflict) => self.copy.catch_up(&key.0).await?,
+                other => return other,
+            }
+        }
+        Err(KvError::Conflict)
     }
 
     /// Makes room for one more session of a user who has as many as there may be.

@@ -9,20 +9,24 @@ use antar_proto::envelope::{Content, Outcome};
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::StatusEvent;
 use antar_proto::{MessageId, RealmId, UserName};
-use tokio::sync::{Semaphore, watch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::Accounts;
+use crate::card::{CardRequest, ask};
 use crate::config::RealmConfig;
 use crate::copy::KvCopy;
 use crate::cursor::Cursors;
 use crate::event::RealmEvent;
 use crate::invite::Invites;
+use crate::key::RealmKey;
+use crate::key_file::KeyRecord;
 use crate::lane::LaneStatus;
 use crate::login::Throttle;
 use crate::mail::envelope;
-use crate::peer::{CardRequest, NameCard, Peers, ask};
+use crate::peer::Peers;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
 use crate::session::{Session, Sessions};
 
@@ -37,15 +41,28 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) invites: Invites,
     pub(crate) throttle: Throttle,
-    pub(crate) settings: KvCopy<bool>,
+    pub(crate) settings: KvCopy<Setting>,
     pub(crate) lanes: Mutex<HashMap<RealmId, Arc<LaneStatus>>>,
-    pub(crate) paused: watch::Sender<bool>,
     /// Counts appends to mailboxes; see `room`.
     pub(crate) appends: AtomicU64,
     /// Long looks through mailboxes, one at a time: other reads shall not wait for them.
     pub(crate) scans: Semaphore,
+    /// Requests for our card that wait for the card of whoever has made them.
+    pub(crate) meetings: Arc<Semaphore>,
+    /// What the realm signs with.
+    pub(crate) key: Arc<RealmKey>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+}
+
+/// A value in the bucket of settings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Setting {
+    /// Yes or no.
+    Flag(bool),
+    /// The realm's public key.
+    Key(KeyRecord),
 }
 
 /// The setting that says whether traffic with other realms is stopped.
@@ -53,13 +70,13 @@ pub(crate) const PAUSED: &str = "paused";
 
 impl Shared {
     pub(crate) fn is_paused(&self) -> bool {
-        *self.paused.borrow()
+        self.settings.get(PAUSED).is_some_and(|paused| matches!(*paused, Setting::Flag(true)))
     }
 
-    /// Waits while traffic with other realms is stopped.
+    /// Waits while traffic with other realms is stopped, whichever edge was told so.
     pub(crate) async fn wait_unpaused(&self) {
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
+        // The sender lives in the copy, so waiting cannot fail.
+        let _ = self.settings.changes().wait_for(|_| !self.is_paused()).await;
     }
 
     /// Whether the account of a session is as it was at its login.
@@ -70,8 +87,7 @@ impl Shared {
 
     /// Stops or resumes traffic with other realms, also for the next start.
     pub(crate) async fn set_paused(&self, paused: bool) -> Result<(), KvError> {
-        self.settings.put(PAUSED, &paused, Expect::Any, None).await?;
-        self.paused.send_replace(paused);
+        self.settings.put(PAUSED, &Setting::Flag(paused), Expect::Any, None).await?;
         if !paused {
             let from = self.places.realm().clone();
             for peer in self.peers.all() {
@@ -80,15 +96,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    pub(crate) fn card(&self) -> NameCard {
-        NameCard {
-            realm: self.places.realm().clone(),
-            name: self.config.name.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            paused: self.is_paused(),
-        }
     }
 
     /// All boxes of a user's mailbox, each with its name.
@@ -148,9 +155,13 @@ impl Shared {
         results: Vec<Outcome>,
         key: &str,
     ) -> Result<PendingAppend, AppendError> {
-        let receipt = envelope(MessageId::fresh(), self.places.realm(), dest, Content::Receipt { results });
         let id =
             EntryId::new(key).ok_or_else(|| AppendError::Refused("the key of a receipt is no id".into()))?;
-        self.broker.append(Append::new(self.places.outbox(dest), id, receipt.to_bytes())).await
+        self.broker.append(Append::new(self.places.outbox(dest), id, self.receipt(dest, results))).await
+    }
+
+    /// The bytes of a receipt for another realm.
+    pub(crate) fn receipt(&self, dest: &RealmId, results: Vec<Outcome>) -> Vec<u8> {
+        envelope(MessageId::fresh(), self.places.realm(), dest, Content::Receipt { results }).to_bytes()
     }
 }

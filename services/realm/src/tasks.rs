@@ -13,11 +13,10 @@ use antar_proto::reply::State;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminReply, AdminRequest, PeerInfo};
-use crate::copy::KvCopy;
+use crate::card;
 use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
-use crate::delivery::{self, LanePosition};
+use crate::delivery;
 use crate::lane;
-use crate::peer::CardRequest;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
 use crate::realm::StartError;
 use crate::shared::Shared;
@@ -32,13 +31,14 @@ const CURSORS_AT_ONCE: usize = 64;
 const READS_PER_RECEIPT_MAX: usize = 500;
 
 /// Starts everything; each task ends when the realm stops.
-pub(crate) async fn start(shared: &Arc<Shared>, positions: KvCopy<LanePosition>) -> Result<(), StartError> {
-    let mut cards = shared.broker.serve(&Places::info_of(shared.places.realm())).await?;
+pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), StartError> {
+    let info = Places::info_of(shared.places.realm());
+    let mut cards = shared.broker.serve_as(&card::service(shared), &info).await?;
     let mut operators = shared.broker.serve(&admin::subject(shared.places.realm())).await?;
     let card_server = shared.clone();
     spawn(shared, async move {
         while let Some(request) = cards.next().await {
-            card_server.answer_card(request).await;
+            card_server.answer_card(request);
         }
     });
     let admin_server = shared.clone();
@@ -49,7 +49,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, positions: KvCopy<LanePosition>)
             admin_server.tasks.spawn(async move { shared.answer_admin(request).await });
         }
     });
-    spawn(shared, delivery::run(shared.clone(), positions));
+    spawn(shared, delivery::run(shared.clone(), shared.places.source(None)));
     spawn(shared, run_lanes(shared.clone()));
     spawn(shared, save_cursors(shared.clone()));
     spawn(shared, sweep(shared.clone()));
@@ -67,17 +67,21 @@ fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) 
     });
 }
 
-/// Starts a lane for each peer, as peers come.
+/// Starts a lane to each peer and delivery from it, as peers come, whichever edge has added them. Every edge has a worker
+/// for each: their queues let one of them work.
 async fn run_lanes(shared: Arc<Shared>) {
+    let mut changed = shared.peers.copy.changes();
     let mut started: HashSet<RealmId> = HashSet::new();
     loop {
         for peer in shared.peers.all() {
             if started.insert(peer.realm.clone()) {
                 let status = shared.lane(&peer.realm);
+                spawn(&shared, delivery::run(shared.clone(), shared.places.source(Some(&peer.realm))));
                 spawn(&shared, lane::run(shared.clone(), peer, status));
             }
         }
-        shared.peers.changed.notified().await;
+        // The sender lives in the copy, so waiting cannot fail.
+        let _ = changed.changed().await;
     }
 }
 
@@ -141,33 +145,6 @@ async fn tell_reads(shared: &Arc<Shared>) -> Result<(), FlushError> {
 }
 
 impl Shared {
-    async fn answer_card(&self, request: Request) {
-        match serde_json::from_slice(&request.body) {
-            Ok(CardRequest::Card) => {}
-            Ok(CardRequest::Hello { from, name }) => {
-                let name: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
-                if from != *self.places.realm()
-                    && let Err(error) = self.peers.learn(from, name).await
-                {
-                    // Without an answer the other side does not add us: it would send what we do not take.
-                    tracing::warn!(realm = %self.places.realm(), %error, "a peer could not be noted");
-                    return;
-                }
-            }
-            Ok(CardRequest::Resumed { from }) if self.peers.is_known(&from) => {
-                self.lane(&from).nudge.notify_one()
-            }
-            Ok(CardRequest::Resumed { .. }) => return,
-            Err(error) => {
-                tracing::warn!(realm = %self.places.realm(), %error, "a request for the name card is not readable");
-                return;
-            }
-        }
-        request
-            .reply
-            .send(serde_json::to_vec(&self.card()).expect("a name card has nothing in it that can fail"));
-    }
-
     async fn answer_admin(self: Arc<Self>, request: Request) {
         let reply = match serde_json::from_slice::<AdminRequest>(&request.body) {
             Ok(what) => self.admin(what).await,
@@ -196,6 +173,9 @@ impl Shared {
                 .into(),
                 queued: state.as_ref().map_or(0, |state| state.waiting),
                 oldest_s: state.and_then(|state| state.oldest).map(age),
+                key: peer.key.as_ref().map(ToString::to_string),
+                offered: peer.offered.as_ref().map(ToString::to_string),
+                blocked: peer.blocked,
                 last_error,
             });
         }
@@ -233,8 +213,11 @@ async fn sweep_once(shared: &Arc<Shared>) -> Result<(), ReadError> {
     for peer in shared.peers.all() {
         let carried = shared.acked(&places.lane_queue(&peer.realm)).await;
         trim_older(shared, &places.outbox(&peer.realm), before, carried).await?;
+        let source = places.source(Some(&peer.realm));
+        trim_older(shared, &source.inbox, before, shared.acked(&source.queue).await).await?;
     }
-    trim_older(shared, &places.inbox(), before, shared.acked(&places.delivery_queue()).await).await?;
+    let source = places.source(None);
+    trim_older(shared, &source.inbox, before, shared.acked(&source.queue).await).await?;
     trim_older(shared, &places.event(), before, everything).await?;
     trim_older(shared, &places.dead(), before, everything).await
 }
@@ -252,8 +235,8 @@ async fn trim_older(
         let page = shared.broker.read(&Filter::from(subject), ReadFrom::After(Seq::ZERO), SWEEP_PAGE).await?;
         let old = page.entries.iter().take_while(|entry| entry.time < before && entry.seq <= upto);
         let Some(last) = old.last() else { return Ok(()) };
-        shared.broker.trim(subject, last.seq).await?;
-        if !page.more {
+        let removed = shared.trim(subject, last.seq).await?;
+        if !page.more || removed == 0 {
             return Ok(());
         }
     }

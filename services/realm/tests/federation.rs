@@ -2,81 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets an error is over")]
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+mod pair;
 
-use antar_broker::{Append, EntryId, Filter, ReadFrom, ReadLimit, Seq, SharedBroker, Subject};
+use std::net::{IpAddr, Ipv4Addr};
+
+use antar_broker::{Append, EntryId, Filter, ReadFrom, ReadLimit, Seq, Subject};
+use antar_proto::MessageId;
 use antar_proto::command::{RECEIVERS_MAX, Receiver};
 use antar_proto::reply::{Event, State};
-use antar_proto::{MessageId, RealmId, UserName};
+use antar_realm::Send;
 use antar_realm::admin::{AdminReply, AdminRequest};
-use antar_realm::{Realm, RealmConfig, Send};
+use pair::{SOON, pair, realm, user};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Long enough for two busy cores; nothing waits for it unless something is wrong.
-const SOON: Duration = Duration::from_secs(20);
-
-struct Pair {
-    one: Realm,
-    two: Realm,
-    broker: SharedBroker,
-    _dir: tempfile::TempDir,
-}
-
-fn user(name: &str) -> UserName {
-    name.parse().unwrap()
-}
-
-fn realm(id: &str) -> RealmId {
-    id.parse().unwrap()
-}
-
-async fn start_realm(broker: &SharedBroker, id: &str) -> Realm {
-    let config = RealmConfig { demo_accounts: true, ..RealmConfig::new(realm(id)) };
-    Realm::start(broker.clone(), config).await.unwrap()
-}
-
-async fn pair() -> Pair {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = antar_broker::open(&format!("sqlite:{}", dir.path().join("a.db").display())).await.unwrap();
-    let one = start_realm(&broker, "realm1").await;
-    let two = start_realm(&broker, "realm2").await;
-    one.add_realm(&user("messi"), &realm("realm2"), "172.16.16.102", 4002).await.unwrap();
-    Pair { one, two, broker, _dir: dir }
-}
-
-impl Pair {
-    async fn send(&self, text: &str) -> MessageId {
-        let id = MessageId::fresh();
-        let to = Receiver::User(user("lineker"));
-        let sending =
-            self.one.send(&user("messi"), Send::RealmOne(&realm("realm2"), &to), text, id).await.unwrap();
-        sending.await.unwrap();
-        id
-    }
-
-    /// What lineker gets on realm2, until there are `count`.
-    async fn received(&self, count: usize) -> Vec<String> {
-        let mut feed = self.two.watch(&user("lineker")).await.unwrap();
-        let mut texts = Vec::new();
-        while texts.len() < count {
-            let step = tokio::time::timeout(SOON, feed.next()).await.expect("messages come").unwrap();
-            for event in step.events {
-                if let Event::Message { message, .. } = event {
-                    texts.push(message.msg);
-                }
-            }
-            self.two.mark_seen(step.marks);
-        }
-        texts
-    }
-
-    async fn stop(self) {
-        self.one.stop().await;
-        self.two.stop().await;
-        self.broker.close().await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_goes_through_all_its_states() {
@@ -157,32 +95,18 @@ async fn both_sides_can_send_after_one_has_added_the_other() {
     pair.stop().await;
 }
 
-/// Puts bytes into realm2's inbox as a lane would.
-async fn post(pair: &Pair, bytes: Vec<u8>) {
-    let append = Append::new(Subject::new("realm.realm2.inbox").unwrap(), EntryId::unique(), bytes);
-    pair.broker.append(append).await.unwrap().await.unwrap();
-}
-
-/// What realm2 has put aside, once there are `count`.
-async fn dead(pair: &Pair, count: usize) -> Vec<serde_json::Value> {
-    let mut tail = pair.broker.tail(&Filter::new("realm.realm2.dead").unwrap(), Seq::ZERO).await.unwrap();
-    let mut letters = Vec::new();
-    while letters.len() < count {
-        let batch = tokio::time::timeout(SOON, tail.next_batch(ReadLimit::entries(100))).await;
-        let entries = batch.expect("dead letters come").unwrap();
-        letters.extend(entries.iter().map(|entry| serde_json::from_slice(&entry.body).unwrap()));
-    }
-    letters
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_delivered_is_put_aside_and_holds_up_nothing() {
     let pair = pair().await;
     let outbox = Subject::new("realm.realm1.outbox.realm2").unwrap();
     let first = pair.send("one").await;
     assert_eq!(pair.received(1).await, ["one"]);
-    for bad in [&b"no envelope"[..], b"{}", br#"{"v":1,"origin":"realm9","dest":"realm2"}"#] {
-        post(&pair, bad.to_vec()).await;
+    for bad in [
+        &b"no envelope"[..],
+        b"{}",
+        br#"{"v":1,"id":"01a2007d-2b8b-719b-bd95-903f23c13caa","origin":"realm9","dest":"realm2"}"#,
+    ] {
+        pair.post(bad.to_vec()).await;
     }
     // Through the lane itself, so that each takes a place in it: a sender of another realm, a version to come.
     let entry =
@@ -194,8 +118,8 @@ async fn what_cannot_be_delivered_is_put_aside_and_holds_up_nothing() {
     pair.send("two").await;
     assert_eq!(pair.received(1).await, ["two"]);
     let codes: Vec<String> =
-        dead(&pair, 4).await.iter().map(|letter| letter["code"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(codes, ["malformed", "malformed", "malformed", "foreign-sender"]);
+        pair.dead(4).await.iter().map(|letter| letter["code"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(codes, ["malformed", "malformed", "unknown-origin", "foreign-sender"]);
     pair.stop().await;
 }
 
@@ -208,13 +132,13 @@ async fn the_same_envelope_again_and_a_gap_deliver_nothing_twice() {
     let entry = pair.broker.read(&inbox, ReadFrom::After(Seq::ZERO), ReadLimit::entries(1)).await.unwrap();
     let envelope = entry.entries[0].body.to_vec();
     for _ in 0..100 {
-        post(&pair, envelope.clone()).await;
+        pair.post(envelope.clone()).await;
     }
     let mut ahead: serde_json::Value = serde_json::from_slice(&envelope).unwrap();
     ahead["lane"]["seq"] = 1_000_000.into();
     ahead["lane"]["prev"] = 999_999.into();
-    post(&pair, serde_json::to_vec(&ahead).unwrap()).await;
-    assert_eq!(dead(&pair, 1).await[0]["code"], "lane-gap");
+    pair.post(serde_json::to_vec(&ahead).unwrap()).await;
+    assert_eq!(pair.dead(1).await[0]["code"], "lane-gap");
     pair.send("two").await;
     assert_eq!(pair.received(1).await, ["two"]);
     assert_eq!(
@@ -238,8 +162,8 @@ async fn a_version_to_come_is_put_aside_answered_and_passed_over() {
     newer["id"] = id.to_string().into();
     newer["lane"]["prev"] = last.into();
     newer["lane"]["seq"] = (last + 1).into();
-    post(&pair, serde_json::to_vec(&newer).unwrap()).await;
-    assert_eq!(dead(&pair, 1).await[0]["code"], "unknown-version");
+    pair.post(serde_json::to_vec(&newer).unwrap()).await;
+    assert_eq!(pair.dead(1).await[0]["code"], "unknown-version");
     let mut feed = pair.one.watch(&user("messi")).await.unwrap();
     let notice = loop {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("a notice comes").unwrap();
@@ -273,7 +197,7 @@ async fn receipts_about_very_many_names_hold_up_nothing() {
         envelope["lane"]["seq"] = (last + 1).into();
         envelope["id"] = MessageId::fresh().to_string().into();
         envelope["to"] = if n < 39 { nobody.clone().into() } else { vec!["lineker"].into() };
-        post(&pair, serde_json::to_vec(&envelope).unwrap()).await;
+        pair.post(serde_json::to_vec(&envelope).unwrap()).await;
     }
     assert_eq!(pair.two.admin(AdminRequest::Pause { paused: false }).await, AdminReply::Done);
     assert_eq!(pair.received(1).await, ["one"], "the last of them, to somebody who is there");

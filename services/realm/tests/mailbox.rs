@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use antar_broker::SharedBroker;
 use antar_broker::fault::Faulty;
+use antar_broker::{Settings, SharedBroker};
 use antar_proto::command::Receiver;
 use antar_proto::reply::Event;
 use antar_proto::{MessageId, UserName};
@@ -20,7 +20,7 @@ fn user(name: &str) -> UserName {
 }
 
 async fn broker(dir: &tempfile::TempDir) -> SharedBroker {
-    antar_broker::open(&format!("sqlite:{}", dir.path().join("a.db").display())).await.unwrap()
+    antar_broker::open(&Settings::new(format!("sqlite:{}", dir.path().join("a.db").display()))).await.unwrap()
 }
 
 async fn realm(broker: SharedBroker, mailbox_entries_max: u64) -> Realm {

@@ -3,6 +3,7 @@
 //! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
 
 mod import;
+mod nats_config;
 mod operator;
 mod password;
 mod realm;
@@ -10,9 +11,10 @@ mod user;
 
 use antar_realm::admin::AdminReply;
 
+pub(crate) use nats_config::Tenant;
 pub(crate) use password::read as read_password;
 
-use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, UserArgs};
+use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
 use crate::config::{Config, Environment, Flag, Sources};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use operator::Target;
@@ -25,7 +27,10 @@ pub(crate) async fn run_user(args: UserArgs, environment: &Environment) -> Outco
 
 /// Runs `antar realm …`.
 pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Outcome {
-    let target = target(&args.operator, Some(args.command.id()), environment)?;
+    if let RealmCommand::NatsConfig(args) = &args.command {
+        return nats_config::run(args);
+    }
+    let target = target(&args.operator, args.command.id(), environment)?;
     realm::run(args.command, target).await
 }
 
@@ -50,7 +55,13 @@ fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -
                 );
                 return Err(Failure::new(Exit::Usage, message));
             }
-            (false, true) => config.broker.url = in_data(demo),
+            (false, true) => {
+                let usual = config.broker.key_file(&config.realm.id);
+                config.broker.url = in_data(demo);
+                if config.realm.key_file == Some(usual) {
+                    config.realm.key_file = Some(config.broker.key_file(&config.realm.id));
+                }
+            }
             (_, false) => {}
         }
     }

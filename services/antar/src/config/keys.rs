@@ -92,6 +92,13 @@ pub(crate) const KEYS: &[Key] = &[
         "The realm's name, for people.",
     ),
     Key::new(
+        "realm.key_file",
+        Kind::Text("the path of a file; empty for ID.nk beside the database, or in the working directory"),
+        Some(""),
+        "The realm's private key, which signs what it sends to other realms. All edges of a realm have the same; \
+         nobody else may read it (mode 0600). Made at the first start, or by `antar realm init`.",
+    ),
+    Key::new(
         "realm.demo_accounts",
         Kind::Bool,
         Some("false"),
@@ -141,13 +148,32 @@ pub(crate) const KEYS: &[Key] = &[
     .flag("--http"),
     Key::new(
         "broker.url",
-        Kind::Text("sqlite:PATH"),
+        Kind::Text("sqlite:PATH or nats://HOST:PORT"),
         Some("sqlite:antar.db"),
         "What keeps the log. sqlite:PATH is one file for one process, made at the first start; the default \
-         lies in the working directory.",
+         lies in the working directory. nats:// is NATS JetStream, for several edges and machines: USER:PASSWORD@ may stand \
+         before the host, and more servers of the cluster behind commas.",
     )
     .secret()
     .flag("--broker"),
+    Key::new(
+        "broker.credentials_file",
+        Kind::Text("the path of a file, or nothing"),
+        Some(""),
+        "NATS: credentials (.creds), or the seed of an nkey, that prove to the server who this edge is.",
+    ),
+    Key::new(
+        "broker.replicas",
+        Kind::Int { min: 1, max: 5 },
+        Some("1"),
+        "NATS: how many servers of the cluster keep each stream that is made. What is there keeps what it has.",
+    ),
+    Key::new(
+        "broker.provision",
+        Kind::Bool,
+        Some("true"),
+        "Makes the realm's streams and buckets if it has none yet. With false, only `antar realm init` does.",
+    ),
     Key::new(
         "limits.line_bytes_max",
         Kind::Int { min: 1024, max: 16 * 1024 * 1024 },
@@ -235,7 +261,7 @@ pub(crate) fn variable(name: &str) -> String {
 pub(crate) fn nearest(name: &str) -> &'static str {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let distance = |key: &Key| {
-        let elsewhere = strsim::osa_distance(&last(key.name), &last(name)) + 1;
+        let elsewhere = strsim::osa_distance(&last(key.name), &last(name)) + 2;
         strsim::osa_distance(key.name, name).min(elsewhere)
     };
     let of_section =

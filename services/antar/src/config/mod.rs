@@ -16,7 +16,7 @@ use std::time::Duration;
 use antar_broker::sqlite;
 use antar_edge::EdgeConfig;
 use antar_proto::RealmId;
-use antar_realm::{RealmConfig, Registration};
+use antar_realm::{Provision, RealmConfig, Registration};
 use tracing_subscriber::filter::Targets;
 
 pub(crate) use environment::Environment;
@@ -36,7 +36,7 @@ pub(crate) struct Config {
     /// Where health is answered, if anywhere.
     pub(crate) http: Option<SocketAddr>,
     /// What keeps the log.
-    pub(crate) broker: BrokerUrl,
+    pub(crate) broker: BrokerConfig,
     /// How logs are written.
     pub(crate) log: LogConfig,
 }
@@ -61,16 +61,32 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// The URL of a broker, and whether somebody chose it.
+/// Which broker, how to reach it, and whether somebody chose it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct BrokerUrl {
+pub(crate) struct BrokerConfig {
     /// As `antar_broker::open` takes it; may hold a password.
     pub(crate) url: String,
     /// It is the table's default: nobody set it.
     pub(crate) is_default: bool,
+    /// NATS: what proves to the server who we are, if the URL does not.
+    pub(crate) credentials: Option<PathBuf>,
+    /// NATS: how many servers keep what is stored.
+    pub(crate) replicas: usize,
 }
 
-impl BrokerUrl {
+impl BrokerConfig {
+    /// As the broker takes it.
+    pub(crate) fn settings(&self) -> antar_broker::Settings {
+        let Self { url, credentials, replicas, .. } = self.clone();
+        antar_broker::Settings { url, credentials, replicas }
+    }
+
+    /// Where a realm's key is if nobody says otherwise: beside the database, or in the working directory.
+    pub(crate) fn key_file(&self, realm: &RealmId) -> PathBuf {
+        let path = self.sqlite_path().unwrap_or_default();
+        path.with_file_name(format!("{realm}.nk"))
+    }
+
     /// The file of `sqlite:PATH`.
     pub(crate) fn sqlite_path(&self) -> Option<PathBuf> {
         sqlite::Options::parse(&self.url).ok().map(|options| options.path)
@@ -78,13 +94,13 @@ impl BrokerUrl {
 }
 
 /// Without the password, if there is one.
-impl fmt::Display for BrokerUrl {
+impl fmt::Display for BrokerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&print::redacted(&self.url))
     }
 }
 
-impl fmt::Debug for BrokerUrl {
+impl fmt::Debug for BrokerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -212,13 +228,18 @@ impl Config {
     /// Takes every key before it gives up, so that all problems are told at once.
     fn build(raw: &mut Raw) -> Option<Self> {
         let realm = realm(raw);
+        let key_file =
+            raw.take("realm.key_file", |text| Some((!text.is_empty()).then(|| PathBuf::from(text))));
         let edge = edge(raw);
         let command = raw.take("listen.command", |text| text.parse().ok());
         let http = raw.take("listen.http", |text| match text {
             "" | "off" => Some(None),
             address => address.parse().ok().map(Some),
         });
-        let url = raw.take("broker.url", |text| sqlite::Options::parse(text).ok().map(|_| text.to_owned()));
+        let url = raw.take("broker.url", |text| antar_broker::check_url(text).ok().map(|()| text.to_owned()));
+        let credentials =
+            raw.take("broker.credentials_file", |text| Some((!text.is_empty()).then(|| PathBuf::from(text))));
+        let replicas = raw.size("broker.replicas");
         let is_default = raw.setting("broker.url").is_none_or(|setting| setting.origin == "default");
         let format = raw.take("log.format", |text| match text {
             "auto" => Some(LogFormat::Auto),
@@ -227,12 +248,15 @@ impl Config {
             _ => None,
         });
         let level = raw.take("log.level", |text| text.parse().ok().filter(|_| !text.trim().is_empty()));
+        let (mut realm, key_file) = (realm?, key_file?);
+        let broker = BrokerConfig { url: url?, is_default, credentials: credentials?, replicas: replicas? };
+        realm.key_file = Some(key_file.unwrap_or_else(|| broker.key_file(&realm.id)));
         Some(Self {
-            realm: realm?,
+            realm,
             edge: edge?,
             command: command?,
             http: http?,
-            broker: BrokerUrl { url: url?, is_default },
+            broker,
             log: LogConfig { format: format?, level: level? },
         })
     }
@@ -255,6 +279,10 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
     let password_bytes_min = raw.size("auth.password_bytes_min");
     let mailbox_entries_max = raw.number("limits.mailbox_entries_max");
     let retention = raw.duration("retention.days", DAY);
+    let provision = raw.flag("broker.provision").map(|make| match make {
+        true => Provision::IfNew,
+        false => Provision::Never,
+    });
     let id = id?;
     let name = name?;
     Some(RealmConfig {
@@ -267,6 +295,8 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
         password_bytes_min: password_bytes_min?,
         mailbox_entries_max: mailbox_entries_max?,
         retention: retention?,
+        key_file: None,
+        provision: provision?,
     })
 }
 

@@ -81,7 +81,11 @@ fn an_unknown_key_names_the_nearest_one() {
         &[("ANTAR__LOG__LEVL", "info")],
         &["ANTAR__LOG__LEVL", "did you mean ANTAR__LOG__LEVEL?"],
     );
-    problem(MINIMAL, &[("ANTAR__REALM__ID_FILE", "x")], &["ANTAR__REALM__ID_FILE", "ANTAR__REALM__ID?"]);
+    problem(
+        MINIMAL,
+        &[("ANTAR__LISTEN__HTTP_FILE", "x")],
+        &["ANTAR__LISTEN__HTTP_FILE", "ANTAR__LISTEN__HTTP?"],
+    );
 }
 
 #[test]
@@ -166,7 +170,8 @@ fn a_file_that_is_missing_or_no_toml_is_a_problem() {
 #[test]
 fn the_defaults_of_the_table_are_those_of_the_code() {
     let config = load(MINIMAL, &[], Vec::new()).unwrap();
-    let realm = RealmConfig::new(config.realm.id.clone());
+    let key_file = Some("a.nk".into());
+    let realm = RealmConfig { key_file, ..RealmConfig::new(config.realm.id.clone()) };
     assert_eq!(format!("{:?}", config.realm), format!("{realm:?}"));
     assert_eq!(format!("{:?}", config.edge), format!("{:?}", EdgeConfig::default()));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Cx, bodies, growing, id, numbers, one, seqs};
+use super::{Cx, bodies, expect, growing, id, numbers, one, seqs};
 use crate::{
     Append, AppendError, ENTRY_BODY_BYTES_MAX, EntryId, Expect, KvError, OpenError, ReadError, ReadFrom,
     ReadLimit, SUBJECTS_MAX, Seq, StreamSpec, Subject, Timestamp,
@@ -51,7 +51,13 @@ pub async fn an_entry_is_read_back_as_it_was_appended(cx: &mut Cx) {
         let page = cx.read("log.a", ReadFrom::Before(Seq(seq.0 + 1)), 1).await;
         let entry = &page.entries[0];
         assert_eq!((&entry.subject, entry.seq), (&cx.subject("log.a"), seq));
-        assert_eq!((entry.id.as_str(), &entry.headers, &entry.body), (name.as_str(), &headers, &body));
+        assert_eq!((entry.id.as_str(), &entry.body), (name.as_str(), &body));
+        let sorted = |headers: &crate::Headers| {
+            let mut headers = headers.clone();
+            headers.sort();
+            headers
+        };
+        assert_eq!(sorted(&entry.headers), sorted(&headers));
         // The broker's clock may be another machine's, but not a day off.
         assert!(entry.time.0 > before.0 - 86_400_000_000 && entry.time.0 < before.0 + 86_400_000_000);
     }
@@ -203,13 +209,14 @@ pub async fn the_most_subjects_of_one_append_are_taken(cx: &mut Cx) {
 
 pub async fn an_expected_last_sequence_is_compared_and_set(cx: &mut Cx) {
     cx.log().await;
-    let expecting = |last: Seq| Append { expect_last: Some(last), ..one(&cx.subject("log.a"), "x") };
+    let subject = cx.subject("log.a");
+    let expecting = |last: Seq| Append { expect_last: expect(&subject, last), ..one(&subject, "x") };
     let conflict = cx.append(expecting(Seq(7))).await;
-    assert_eq!(conflict, Err(AppendError::Conflict { last: Seq::ZERO }));
+    assert_eq!(conflict, Err(AppendError::Conflict));
     let first = cx.append(expecting(Seq::ZERO)).await.unwrap().seq;
     // Another subject's entries do not count.
     cx.put("log.b", "y").await;
-    assert_eq!(cx.append(expecting(Seq::ZERO)).await, Err(AppendError::Conflict { last: first }));
+    assert_eq!(cx.append(expecting(Seq::ZERO)).await, Err(AppendError::Conflict));
     let second = cx.append(expecting(first)).await.unwrap().seq;
     assert!(second > first);
     assert_eq!(seqs(&cx.all("log.a").await), [first, second]);
@@ -217,11 +224,37 @@ pub async fn an_expected_last_sequence_is_compared_and_set(cx: &mut Cx) {
 
 pub async fn a_repetition_is_answered_whatever_it_expects(cx: &mut Cx) {
     cx.log().await;
-    let append = Append { expect_last: Some(Seq::ZERO), ..one(&cx.subject("log.a"), "x") };
+    let append =
+        Append { expect_last: expect(&cx.subject("log.a"), Seq::ZERO), ..one(&cx.subject("log.a"), "x") };
     let first = cx.append(append.clone()).await.unwrap();
     cx.put("log.a", "y").await;
     let again = cx.append(append).await.unwrap();
     assert_eq!((again.seq, again.duplicate), (first.seq, true));
+}
+
+pub async fn a_fence_stops_who_was_replaced(cx: &mut Cx) {
+    cx.log().await;
+    let fence = cx.subject("log.fence");
+    let work = |subjects: &[&str], seq: Seq| Append {
+        subjects: subjects.iter().map(|name| cx.subject(name)).collect(),
+        expect_last: expect(&fence, seq),
+        ..one(&fence, "work")
+    };
+    let first = cx.put("log.fence", "first").await.seq;
+    let done = work(&["log.a"], first);
+    cx.append(done.clone()).await.unwrap();
+    cx.append(work(&["log.a", "log.b"], first)).await.unwrap();
+    let second = cx.put("log.fence", "second").await.seq;
+    assert_eq!(cx.append(work(&["log.a"], first)).await, Err(AppendError::Conflict));
+    assert_eq!(cx.append(work(&["log.a", "log.b"], first)).await, Err(AppendError::Conflict));
+    // What was done before is known, whoever asks.
+    assert!(cx.append(done).await.unwrap().duplicate);
+    cx.append(work(&["log.b"], second)).await.unwrap();
+    assert_eq!((cx.all("log.a").await.len(), cx.all("log.b").await.len()), (2, 2));
+    cx.broker.open_stream(&cx.spec("MAIL", "mail.>", None)).await.unwrap();
+    let elsewhere =
+        Append { expect_last: expect(&cx.subject("mail.a"), Seq::ZERO), ..work(&["log.a"], second) };
+    assert!(matches!(cx.append(elsewhere).await, Err(AppendError::Refused(_))));
 }
 
 pub async fn of_racing_expectations_one_is_met(cx: &mut Cx) {
@@ -230,7 +263,8 @@ pub async fn of_racing_expectations_one_is_met(cx: &mut Cx) {
     for _ in 0..5 {
         let mut callers = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let append = Append { expect_last: Some(last), ..one(&cx.subject("log.a"), "x") };
+            let append =
+                Append { expect_last: expect(&cx.subject("log.a"), last), ..one(&cx.subject("log.a"), "x") };
             let broker = cx.broker.clone();
             callers.spawn(async move { broker.append(append).await?.await });
         }
@@ -238,7 +272,7 @@ pub async fn of_racing_expectations_one_is_met(cx: &mut Cx) {
         for answer in callers.join_all().await {
             match answer {
                 Ok(appended) => (winners, last) = (winners + 1, appended.seq),
-                Err(error) => assert!(matches!(error, AppendError::Conflict { .. }), "{error:?}"),
+                Err(error) => assert!(matches!(error, AppendError::Conflict), "{error:?}"),
             }
         }
         assert_eq!(winners, 1);
@@ -277,6 +311,51 @@ pub async fn a_full_subject_of_several_is_left_out(cx: &mut Cx) {
     assert_eq!(cx.broker.last(&cx.subject("log.d")).await.unwrap(), Seq::ZERO);
 }
 
+pub async fn copies_of_many_appends_are_all_there_in_order(cx: &mut Cx) {
+    const COUNT: usize = 500;
+    cx.log().await;
+    let mut tail = cx.broker.tail(&cx.filter("log.sent.*"), Seq::ZERO).await.unwrap();
+    let appends: Vec<Append> = (0..COUNT)
+        .map(|n| {
+            let subjects = vec![cx.subject(["log.a", "log.b", "log.c"][n % 3]), cx.subject("log.sent.x")];
+            let headers = vec![("Number".to_owned(), n.to_string())];
+            Append { subjects, copies: 1, headers, ..one(&cx.subject("log.a"), &n.to_string()) }
+        })
+        .collect();
+    let mut pending = Vec::new();
+    for append in &appends {
+        pending.push(cx.broker.append(append.clone()).await.unwrap());
+    }
+    for append in pending {
+        let appended = append.await.unwrap();
+        assert!(!appended.duplicate && appended.full.is_empty());
+    }
+    let copies = cx.all("log.sent.x").await;
+    assert_eq!(bodies(&copies), numbers(0..COUNT));
+    assert!(growing(&seqs(&copies)));
+    for (entry, append) in copies.iter().zip(&appends) {
+        assert_eq!((&entry.id, &entry.headers), (&append.id, &append.headers));
+    }
+    assert_eq!(super::take(&mut tail, COUNT).await, copies);
+    assert_eq!(cx.broker.last(&cx.subject("log.sent.x")).await.unwrap(), copies[COUNT - 1].seq);
+    for at in [1, 7, 250, COUNT - 1] {
+        let page = cx.read("log.sent.x", ReadFrom::After(copies[at - 1].seq), 9).await;
+        assert_eq!(page.entries, copies[at..(at + 9).min(COUNT)], "after {at}");
+        assert_eq!(page.more, at + 9 < COUNT);
+        let page = cx.read("log.sent.x", ReadFrom::Before(copies[at].seq), 9).await;
+        let before: Vec<_> = copies[at.saturating_sub(9)..at].iter().rev().cloned().collect();
+        assert_eq!((page.entries, page.more), (before, at > 9), "before {at}");
+        let mut later = cx.broker.tail(&cx.filter("log.sent.x"), copies[at - 1].seq).await.unwrap();
+        assert_eq!(super::take(&mut later, COUNT - at).await, copies[at..], "a tail after {at}");
+    }
+    // What is trimmed is old enough, and the rest is there.
+    cx.broker.trim(&cx.subject("log.sent.x"), copies[300].seq).await.unwrap();
+    let left = cx.all("log.sent.x").await;
+    assert!(left.len() >= COUNT - 301 && left[..] == copies[COUNT - left.len()..], "{}", left.len());
+    cx.broker.trim(&cx.subject("log.sent.x"), copies[COUNT - 1].seq).await.unwrap();
+    assert!(cx.all("log.sent.x").await.is_empty());
+}
+
 pub async fn what_can_never_be_stored_is_refused(cx: &mut Cx) {
     cx.log().await;
     let good = one(&cx.subject("log.a"), "x");
@@ -290,7 +369,7 @@ pub async fn what_can_never_be_stored_is_refused(cx: &mut Cx) {
         Append { headers: vec![("a".into(), "x".repeat(4096))], ..good.clone() },
         Append {
             subjects: vec![cx.subject("log.a"), cx.subject("log.b")],
-            expect_last: Some(Seq::ZERO),
+            expect_last: expect(&cx.subject("log.a"), Seq::ZERO),
             ..good.clone()
         },
     ];
@@ -307,12 +386,15 @@ pub async fn a_failed_append_leaves_those_beside_it_alone(cx: &mut Cx) {
     let mut pending = Vec::new();
     for n in 0..50 {
         let good = one(&cx.subject("log.a"), &n.to_string());
-        let bad = Append { expect_last: Some(Seq(u64::MAX / 4)), ..one(&cx.subject("log.b"), "bad") };
+        let bad = Append {
+            expect_last: expect(&cx.subject("log.b"), Seq(u64::MAX / 4)),
+            ..one(&cx.subject("log.b"), "bad")
+        };
         pending.push((cx.broker.append(good).await.unwrap(), cx.broker.append(bad).await.unwrap()));
     }
     for (good, bad) in pending {
         good.await.unwrap();
-        assert_eq!(bad.await, Err(AppendError::Conflict { last: Seq::ZERO }));
+        assert_eq!(bad.await, Err(AppendError::Conflict));
     }
     assert_eq!(bodies(&cx.all("log.>").await), numbers(0..50));
 }

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Append, Appended, Bucket, Entry, EntryId, Filter, Page, QueueName, ReadFrom, ReadLimit, Seq,
+    Append, Appended, Bucket, Entry, EntryId, ExpectLast, Filter, Page, QueueName, ReadFrom, ReadLimit, Seq,
     SharedBroker, StreamSpec, Subject, Tail,
 };
 
@@ -70,11 +70,11 @@ impl Cx {
     }
 
     pub fn subject(&self, name: &str) -> Subject {
-        Subject::new(format!("{}.{name}", self.prefix)).unwrap()
+        Subject::new(format!("case.{}.{name}", self.prefix)).unwrap()
     }
 
     pub fn filter(&self, name: &str) -> Filter {
-        Filter::new(format!("{}.{name}", self.prefix)).unwrap()
+        Filter::new(format!("case.{}.{name}", self.prefix)).unwrap()
     }
 
     pub fn spec(&self, name: &str, filter: &str, entries_per_subject_max: Option<u64>) -> StreamSpec {
@@ -143,6 +143,11 @@ pub fn one(subject: &Subject, body: &str) -> Append {
     Append::new(subject.clone(), EntryId::unique(), Bytes::copy_from_slice(body.as_bytes()))
 }
 
+/// That the last sequence of a subject is this one.
+pub fn expect(subject: &Subject, seq: Seq) -> Option<ExpectLast> {
+    Some(ExpectLast { subject: subject.clone(), seq })
+}
+
 pub fn id(text: &str) -> EntryId {
     EntryId::new(text).unwrap()
 }
@@ -193,9 +198,11 @@ macro_rules! conformance_tests {
             log::the_most_subjects_of_one_append_are_taken
             log::an_expected_last_sequence_is_compared_and_set
             log::a_repetition_is_answered_whatever_it_expects
+            log::a_fence_stops_who_was_replaced
             log::of_racing_expectations_one_is_met
             log::a_full_subject_refuses_until_it_is_trimmed
             log::a_full_subject_of_several_is_left_out
+            log::copies_of_many_appends_are_all_there_in_order
             log::what_can_never_be_stored_is_refused
             log::a_failed_append_leaves_those_beside_it_alone
             log::a_stream_with_other_settings_is_refused_and_left_alone
@@ -252,6 +259,7 @@ macro_rules! conformance_tests {
             kv::a_time_to_live_goes_on_over_reopening
             rpc::a_request_that_nobody_serves_has_no_responder
             rpc::a_request_is_answered_by_who_serves_its_subject
+            rpc::who_begins_to_serve_is_found_at_once
             rpc::a_request_that_is_not_answered_times_out
             rpc::servers_of_one_subject_share_its_requests
             rpc::who_stopped_serving_gets_no_requests

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cx, bodies, growing, numbers, one, seqs};
+use super::{Cx, bodies, expect, growing, numbers, one, seqs};
 use crate::{Append, Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Subject, Timestamp};
 
 pub async fn a_read_goes_on_where_the_one_before_ended(cx: &mut Cx) {
@@ -207,7 +207,7 @@ pub async fn a_trim_removes_and_counts_what_is_old_enough(cx: &mut Cx) {
     assert_eq!(cx.broker.last(&subject).await.unwrap(), Seq::ZERO);
     assert_eq!(bodies(&cx.all("log.>").await), numbers(0..3));
     // An emptied subject is as good as new.
-    let next = Append { expect_last: Some(Seq::ZERO), ..one(&subject, "new") };
+    let next = Append { expect_last: expect(&subject, Seq::ZERO), ..one(&subject, "new") };
     let seq = cx.append(next).await.unwrap().seq;
     assert!(seq > seqs_of[9]);
     assert_eq!(bodies(&cx.all("log.a").await), ["new"]);

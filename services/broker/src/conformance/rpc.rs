@@ -39,6 +39,17 @@ pub async fn a_request_is_answered_by_who_serves_its_subject(cx: &mut Cx) {
     callers.join_all().await;
 }
 
+pub async fn who_begins_to_serve_is_found_at_once(cx: &mut Cx) {
+    for n in 0..50 {
+        let subject = cx.subject(&format!("rpc.{n}"));
+        let mut requests = cx.broker.serve(&subject).await.unwrap();
+        let server = tokio::spawn(async move { requests.next().await.unwrap().reply.send("here") });
+        let answer = cx.broker.request(&subject, Bytes::new(), LONG).await;
+        assert_eq!(answer.as_deref(), Ok(b"here".as_slice()), "the server of subject {n}");
+        server.await.unwrap();
+    }
+}
+
 pub async fn a_request_that_is_not_answered_times_out(cx: &mut Cx) {
     let mut requests = cx.broker.serve(&cx.subject("rpc.a")).await.unwrap();
     let server = tokio::spawn(async move {

@@ -58,6 +58,11 @@ impl<'c, 'a> Inserts<'c, 'a> {
         self.waiting.len()
     }
 
+    /// Whether a row that waits is on this subject.
+    pub(super) fn is_on(&self, subject: SubjectId) -> bool {
+        self.waiting.iter().any(|row| row.ids.contains(&subject))
+    }
+
     /// The sequence under which the stream has this id.
     pub(super) fn known(&self, stream: StreamAt, id: &EntryId) -> rusqlite::Result<Option<Seq>> {
         let mut statement =

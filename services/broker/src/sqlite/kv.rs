@@ -14,16 +14,12 @@ use super::op::KvWrite;
 use super::read::{from_sql, to_sql};
 use super::shared::Shared;
 use super::state::{Batch, State};
-use crate::{
-    Bucket, ENTRY_BODY_BYTES_MAX, Expect, KvChange, KvEntry, KvError, KvSource, Revision, Timestamp,
-};
+use crate::{Bucket, Expect, KvChange, KvEntry, KvError, KvSource, Revision, Timestamp};
 
 /// Changes that a watcher may be behind. One that falls further behind is ended, and opens a new watch.
 const BEHIND_MAX: usize = 4096;
 /// Expired keys removed in one transaction.
 const EXPIRED_MAX: usize = 512;
-/// Longest key.
-const KEY_BYTES_MAX: usize = 200;
 
 /// A committed change.
 #[derive(Debug, Clone)]
@@ -31,24 +27,6 @@ pub(super) struct KvEvent {
     bucket: Bucket,
     revision: u64,
     change: KvChange,
-}
-
-/// Whether `key` is one, and `value` small enough.
-pub(super) fn check(key: &str, value: &[u8]) -> Result<(), KvError> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'=' | b'.' | b'-');
-    if key.len() > KEY_BYTES_MAX || !key.bytes().all(plain) || key.split('.').any(str::is_empty) {
-        return Err(KvError::Refused(format!(
-            "{:?} is no key",
-            key.chars().take(KEY_BYTES_MAX).collect::<String>()
-        )));
-    }
-    if value.len() > ENTRY_BODY_BYTES_MAX {
-        return Err(KvError::Refused(format!(
-            "a value of {} bytes is more than {ENTRY_BODY_BYTES_MAX}",
-            value.len()
-        )));
-    }
-    Ok(())
 }
 
 impl State {
@@ -147,7 +125,7 @@ pub(super) async fn get(
     bucket: &Bucket,
     key: &str,
 ) -> Result<Option<KvEntry>, KvError> {
-    check(key, &[])?;
+    crate::kv::check(key, &[])?;
     let (bucket, key) = (bucket.clone(), key.to_owned());
     let found = shared.pool.run(move |conn| {
         let sql = "SELECT value, revision FROM kv

@@ -32,7 +32,6 @@ mod tail;
 mod trim;
 mod writer;
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,13 +47,10 @@ use self::op::{KvWrite, Op};
 use self::read::Question;
 use self::shared::{OPS_MAX, Shared};
 use crate::{
-    Append, AppendError, Broker, Bucket, ENTRY_BODY_BYTES_MAX, Expect, Filter, KvEntry, KvError, KvWatch,
-    OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
-    RequestError, Requests, Revision, SUBJECTS_MAX, Seq, StreamSpec, Subject, Tail,
+    Append, AppendError, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError, Page,
+    PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError, Requests,
+    Revision, Seq, StreamSpec, Subject, Tail,
 };
-
-/// Bytes of an append's headers together, names and values.
-const HEADERS_BYTES_MAX: usize = 4096;
 
 /// A broker in one file. See the module.
 ///
@@ -120,34 +116,6 @@ impl Drop for SqliteBroker {
     }
 }
 
-fn check_append(append: &Append) -> Result<(), AppendError> {
-    let refused = |why: String| Err(AppendError::Refused(why));
-    match append.subjects.len() {
-        0 => return refused("no subject".into()),
-        1 => {}
-        count if count > SUBJECTS_MAX => {
-            return refused(format!("{count} subjects are more than {SUBJECTS_MAX}"));
-        }
-        count => {
-            if append.expect_last.is_some() {
-                return refused("an expectation with several subjects".into());
-            }
-            let distinct: HashSet<&str> = append.subjects.iter().map(Subject::as_str).collect();
-            if distinct.len() < count {
-                return refused("a subject twice".into());
-            }
-        }
-    }
-    if append.body.len() > ENTRY_BODY_BYTES_MAX {
-        return refused(format!("a body of {} bytes is more than {ENTRY_BODY_BYTES_MAX}", append.body.len()));
-    }
-    let headers: usize = append.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if headers > HEADERS_BYTES_MAX {
-        return refused(format!("headers of {headers} bytes are more than {HEADERS_BYTES_MAX}"));
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Broker for SqliteBroker {
     async fn open_stream(&self, spec: &StreamSpec) -> Result<(), OpenError> {
@@ -155,8 +123,19 @@ impl Broker for SqliteBroker {
         self.shared.ask(|done| Op::Stream { spec, done }).await.map_err(OpenError::Unreachable)?
     }
 
+    async fn open_bucket(&self, _bucket: &Bucket) -> Result<(), OpenError> {
+        // All of them are rows of one table.
+        Ok(())
+    }
+
+    async fn missing(&self, streams: &[StreamSpec], _buckets: &[Bucket]) -> Result<Vec<String>, OpenError> {
+        let index = self.shared.index();
+        let is_there = |name: &str| index.streams.iter().any(|stream| stream.name == name);
+        Ok(streams.iter().map(|spec| spec.name.clone()).filter(|name| !is_there(name)).collect())
+    }
+
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {
-        check_append(&append)?;
+        append.check()?;
         let not_stored = |error: shared::NotQueued| AppendError::NotStored(error.to_string());
         let room = self.shared.room(append.body.len()).await.map_err(not_stored)?;
         let (done, answer) = oneshot::channel();
@@ -247,7 +226,7 @@ impl Broker for SqliteBroker {
         expect: Expect,
         ttl: Option<Duration>,
     ) -> Result<Revision, KvError> {
-        kv::check(key, &value)?;
+        crate::kv::check(key, &value)?;
         let room =
             self.shared.room(value.len()).await.map_err(|error| KvError::Unavailable(error.to_string()))?;
         let write =
@@ -258,7 +237,7 @@ impl Broker for SqliteBroker {
     }
 
     async fn kv_delete(&self, bucket: &Bucket, key: &str, expect: Expect) -> Result<(), KvError> {
-        kv::check(key, &[])?;
+        crate::kv::check(key, &[])?;
         let write = KvWrite { bucket: bucket.clone(), key: key.to_owned(), value: None, expect };
         self.shared.ask(|done| Op::Kv { write, done }).await.map_err(KvError::Unavailable)?.map(drop)
     }

@@ -144,7 +144,7 @@ impl Core {
         for entry in &entries {
             *state.tries.entry(entry.seq.0).or_default() += 1;
         }
-        Lease { token, tries, entries }
+        Lease { token, tries, after: Seq(state.acked), entries }
     }
 }
 

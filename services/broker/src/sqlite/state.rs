@@ -120,6 +120,7 @@ impl State {
         batch: &mut Batch,
         append: Append,
         ids: &'a [SubjectId],
+        fence: &[SubjectId],
     ) -> rusqlite::Result<()> {
         let answer = batch.answers.len() - 1;
         if let Some(at) = ids.iter().position(|id| *id == NO_SUBJECT) {
@@ -128,17 +129,29 @@ impl State {
             return Ok(());
         }
         let stream = self.subs[ids[0] as usize].stream;
+        let foreign = |id: &SubjectId| *id == NO_SUBJECT || self.subs[*id as usize].stream != stream;
+        if fence.iter().any(foreign) {
+            let why = "what is expected is about a subject of another stream".into();
+            batch.answers[answer].1 = Err(AppendError::Refused(why));
+            return Ok(());
+        }
         let waiting = inserts.waiting() as u64;
         let plain = |id: &SubjectId| {
             let sub = &self.subs[*id as usize];
             sub.stream == stream && sub.count + waiting < sub.count_max
         };
-        if append.expect_last.is_none() && ids.iter().all(plain) {
+        // A fence that stands decides nothing that those who wait could change, unless one of them is on its subject.
+        let stands = |fence: &SubjectId| {
+            let last = self.subs[*fence as usize].last_there();
+            append.expect_last.as_ref().is_some_and(|expected| expected.seq == last) && !inserts.is_on(*fence)
+        };
+        let is_free = append.expect_last.is_none() || fence.first().is_some_and(stands);
+        if is_free && ids.iter().all(plain) {
             return inserts.add(self, batch, append, ids, answer);
         }
         // What is decided here depends on what became of those that wait.
         inserts.write(self, batch)?;
-        batch.answers[answer].1 = self.append_now(inserts, batch, append, ids)?;
+        batch.answers[answer].1 = self.append_now(inserts, batch, append, ids, fence.first().copied())?;
         Ok(())
     }
 
@@ -149,9 +162,10 @@ impl State {
         batch: &mut Batch,
         mut append: Append,
         ids: &[SubjectId],
+        fence: Option<SubjectId>,
     ) -> rusqlite::Result<Answer> {
         let full = self.full_places(ids);
-        if let Some(error) = self.objection(&append, ids, &full) {
+        if let Some(error) = self.objection(&append, ids, fence, &full) {
             // A repetition is answered with the first time's sequence, whatever has become of the subject since.
             let stream = self.subs[ids[0] as usize].stream;
             return Ok(match inserts.known(stream, &append.id)? {
@@ -193,7 +207,8 @@ impl State {
         let ids: Vec<SubjectId> = kept.iter().map(|(_, (_, id))| *id).collect();
         append.copies = 0;
         append.subjects = kept.into_iter().map(|(_, (subject, _))| subject).collect();
-        let answer = self.append_now(inserts, batch, append, &ids)?;
+        append.expect_last = None;
+        let answer = self.append_now(inserts, batch, append, &ids, None)?;
         Ok(answer.map(|appended| match appended.duplicate {
             true => appended,
             false => {
@@ -208,10 +223,16 @@ impl State {
         ids.iter().enumerate().filter(|(_, id)| is_full(id)).map(|(at, _)| at).collect()
     }
 
-    fn objection(&self, append: &Append, ids: &[SubjectId], full: &[usize]) -> Option<AppendError> {
-        let last = self.subs[ids[0] as usize].last_there();
-        if append.expect_last.is_some_and(|expected| expected != last) {
-            return Some(AppendError::Conflict { last });
+    fn objection(
+        &self,
+        append: &Append,
+        ids: &[SubjectId],
+        fence: Option<SubjectId>,
+        full: &[usize],
+    ) -> Option<AppendError> {
+        let last = self.subs[fence.unwrap_or(ids[0]) as usize].last_there();
+        if append.expect_last.as_ref().is_some_and(|expected| expected.seq != last) {
+            return Some(AppendError::Conflict);
         }
         // The originals stand before the copies, and so do the full ones among them.
         let originals = ids.len() - append.copies.min(ids.len() - 1);

@@ -157,8 +157,8 @@ impl Writer {
     fn resolve(&mut self, ops: &[Op]) {
         let subjects = || {
             ops.iter().flat_map(|op| match op {
-                Op::Append { append, .. } => &append.subjects[..],
-                _ => &[],
+                Op::Append { append, .. } => append.subjects.iter().chain(append.fence()),
+                _ => [].iter().chain(None),
             })
         };
         let ids = &mut self.ids;
@@ -204,9 +204,10 @@ impl Writer {
             match op {
                 Op::Append { append, done, room: _room } => {
                     let (mine, rest) = ids.split_at(append.subjects.len());
+                    let (fence, rest) = rest.split_at(usize::from(append.fence().is_some()));
                     ids = rest;
                     batch.answers.push((done, Err(AppendError::NotStored(String::new()))));
-                    self.state.append(&mut inserts, batch, append, mine)?;
+                    self.state.append(&mut inserts, batch, append, mine, fence)?;
                 }
                 Op::Kv { write, done } => match self.state.kv_write(conn, batch, write) {
                     Ok(answer) => batch.finish.push(Box::new(move |ended| {

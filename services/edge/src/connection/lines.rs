@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use antar_proto::line::Step as LineStep;
 use antar_proto::parse::{Request, claimed_token, parse};
-use antar_proto::reply::Failure;
+use antar_proto::reply::{Failure, Stored};
 use antar_proto::{ErrorCode, MessageId, Tag};
 use tokio::time::Instant;
 
@@ -38,7 +38,7 @@ impl Connection {
             // A client that never stops sending gives way to others now and then.
             tokio::task::coop::consume_budget().await;
             if self.place.is_guest() {
-                self.welcome_long_line(rest);
+                self.welcome_long_line(rest).await;
             }
             let step = self.lines.next(&mut rest);
             if step.is_some() {
@@ -63,12 +63,14 @@ impl Connection {
     }
 
     /// A line of a connection that has shown no token yet may be long if it begins with a live one.
-    fn welcome_long_line(&mut self, rest: &[u8]) {
+    async fn welcome_long_line(&mut self, rest: &[u8]) {
         let (length, head) = self.lines.line_so_far(rest);
         if length > GUEST_LINE_BYTES_MAX
             && let Some(token) = claimed_token(&head)
+            && self.session(token).is_none()
+            && let Err(error) = self.session_elsewhere(token).await
         {
-            self.session(token);
+            tracing::warn!(%error, "a token could not be looked up");
         }
     }
 
@@ -129,14 +131,22 @@ impl Connection {
 
     async fn send(&mut self, tag: Option<Tag<'_>>, outgoing: Outgoing<'_>, bytes: usize) {
         let id = tag.and_then(|tag| tag.message_id()).unwrap_or_else(MessageId::fresh);
-        let Some(user) = self.session(outgoing.token) else {
-            return self.replies.push(&Failure::new(tag, ErrorCode::NotAuthorized));
+        let deadline = Instant::now() + self.edge.config.ack_time;
+        let user = match self.session(outgoing.token) {
+            Some(user) => user,
+            None => match self.session_elsewhere(outgoing.token).await {
+                Ok(Some(user)) => user,
+                Ok(None) => return self.replies.push(&Failure::new(tag, ErrorCode::NotAuthorized)),
+                Err(error) => {
+                    tracing::warn!(%error, "a token could not be looked up");
+                    let failure = Failure::new(tag, ErrorCode::Unavailable);
+                    return self.replies.push(&failure.stored(Stored::NO, Some(id)));
+                }
+            },
         };
         let message = outgoing.message;
-        let queued = tokio::time::timeout(
-            self.edge.config.ack_time,
-            self.edge.realm.send(&user, outgoing.what, outgoing.text, id),
-        );
+        let queued =
+            tokio::time::timeout_at(deadline, self.edge.realm.send(&user, outgoing.what, outgoing.text, id));
         let result = match queued.await {
             Ok(result) => result,
             Err(_) => Err(antar_realm::SendError::Unknown("the broker takes nothing".into())),
@@ -147,7 +157,7 @@ impl Connection {
                 tag: tag.map(|tag| tag.as_str().into()),
                 id,
                 message,
-                deadline: Instant::now() + self.edge.config.ack_time,
+                deadline,
                 bytes,
             }),
             Err(error) => {

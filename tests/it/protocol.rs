@@ -1,0 +1,21 @@
+//! The tests of the protocol: what a client sees, whatever broker is behind. This file is there once for each broker, as
+//! a module of its name, and every test in it runs on that broker.
+
+use crate::harness::Broker;
+
+mod accounts;
+mod documents;
+mod errors;
+mod federation;
+mod history;
+mod messages;
+mod outage;
+mod people;
+mod secrets;
+mod shutdown;
+mod status;
+pub(crate) mod walks;
+mod watch;
+
+/// The broker of the tests below.
+const BROKER: Broker = Broker::of(module_path!());
