@@ -110,6 +110,20 @@ fn a_send_repeated_with_the_same_uuid_is_one_message() {
 }
 
 #[test]
+fn nothing_is_sent_under_an_id_that_the_server_made() {
+    let server = BROKER.demo();
+    let mut messi = Chat::login(&server, "realm1", "messi");
+    let mut henderson = Chat::login(&server, "realm1", "henderson");
+    for tag in ["", "@7 "] {
+        let sent = ok(messi.cmd(&format!("{tag}send henderson sekali")));
+        let id: Uuid = text(&sent, "message_id").parse().expect("a UUID");
+        refused(messi.cmd(&format!("@{} send henderson sekali", id.simple())), "bad-request");
+        assert_eq!(texts(&henderson.inbox()), ["sekali"]);
+        assert_eq!(ok(messi.cmd(&format!("status {id}")))["state"], "read");
+    }
+}
+
+#[test]
 fn other_tags_repeat_nothing_and_one_users_ids_do_not_touch_anothers() {
     let server = BROKER.demo();
     let mut messi = Chat::login(&server, "realm1", "messi");

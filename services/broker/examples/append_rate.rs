@@ -68,7 +68,15 @@ async fn main() -> Result<(), Failed> {
 
 fn append(subjects: Vec<Subject>) -> Append {
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
-    Append { subjects, id: EntryId::unique(), headers: Vec::new(), body, expect_last: None, copies: 0 }
+    Append {
+        subjects,
+        id: EntryId::unique(),
+        headers: Vec::new(),
+        body,
+        expect_last: None,
+        copies: 0,
+        is_fresh: false,
+    }
 }
 
 /// Appends per second with `each` in flight from each of `tasks`.

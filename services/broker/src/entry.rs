@@ -99,6 +99,10 @@ pub struct Append {
     /// So many of the last subjects are copies of what the others get: if all the others are full, they get nothing.
     /// A repeated append may put another copy there, under the same id.
     pub copies: usize,
+    /// The id was made for this append alone, and it is made once: a broker need not recognise a repetition of it, and may
+    /// store it together with others that come at the same time. Whether one was stored whose acknowledgement did not
+    /// come can be found out by reading only.
+    pub is_fresh: bool,
 }
 
 impl Append {
@@ -111,6 +115,7 @@ impl Append {
             body: body.into(),
             expect_last: None,
             copies: 0,
+            is_fresh: false,
         }
     }
 

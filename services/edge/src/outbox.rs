@@ -169,6 +169,12 @@ pub(crate) fn write_outcome(
             let failure = Failure::new(tag, ErrorCode::BadRequest);
             write_frame(out, &failure.detail("this id, the tag, stands for another message that you sent"));
         }
+        Err(SendError::IdAssigned) => {
+            let failure = Failure::new(tag, ErrorCode::BadRequest);
+            let detail = "this id was made by a server: ask for its status; to be able to send a message again, choose \
+                          its id yourself";
+            write_frame(out, &failure.detail(detail));
+        }
         Err(SendError::MailboxFull) => write_frame(out, &Failure::new(tag, ErrorCode::MailboxFull)),
         Err(SendError::NotStored(why)) => {
             tracing::warn!(%id, why, "a message was not stored");

@@ -123,6 +123,9 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
+/// The last bytes of ids that a server gave.
+const ASSIGNED: [u8; 4] = *b"antr";
+
 /// Id of a message, a UUID: version 7 unless another realm chose otherwise. Unique together with the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -132,6 +135,20 @@ impl MessageId {
     /// A fresh one (UUID v7).
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// One that a server gives to a message that came without. Its last bytes say so: to send such a message again under
+    /// this id would be to send another one, which can be refused only if it is seen. Time and 42 bits of a counter
+    /// that begins anywhere in each millisecond (RFC 9562, 6.2, method 1) make it unique.
+    pub fn assigned() -> Self {
+        let mut bytes = Uuid::now_v7().into_bytes();
+        bytes[12..].copy_from_slice(&ASSIGNED);
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Whether a server gave it. One chosen at random looks so once in four thousand million times.
+    pub fn is_assigned(&self) -> bool {
+        self.0.as_bytes()[12..] == ASSIGNED
     }
 }
 
@@ -222,6 +239,11 @@ mod tests {
 
     #[test]
     fn a_tag_that_is_a_uuid_v7_is_the_message_id() {
+        let assigned = MessageId::assigned();
+        assert!(assigned.is_assigned() && !MessageId::fresh().is_assigned());
+        let tag = assigned.0.simple().to_string();
+        assert_eq!(Tag::new(&tag).unwrap().message_id(), Some(assigned));
+        assert_ne!(MessageId::assigned(), assigned);
         let id = MessageId::fresh();
         let tag = id.0.simple().to_string();
         assert_eq!(Tag::new(&tag).unwrap().message_id(), Some(id));

@@ -379,6 +379,7 @@ impl Delivery {
             body: entry.body.clone(),
             expect_last: Some(reign.mail(&origin).clone()),
             copies: 0,
+            is_fresh: false,
         };
         let pending = match self.shared.broker.append(append).await {
             Ok(pending) => pending,

@@ -47,5 +47,5 @@ pub use login::LoginError;
 pub use mailbox::{History, MessageStatus, Unread, UnreadMessage};
 pub use peer::AddRealmError;
 pub use realm::{Made, Realm, StartError};
-pub use send::{Send, SendError, Sending, Sent};
+pub use send::{Send, SendError, SendId, Sending, Sent};
 pub use session::SessionKey;

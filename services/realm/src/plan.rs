@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use antar_broker::{Append, EntryId, KvError, Subject};
 use antar_proto::command::Receiver;
-use antar_proto::{Address, MessageId, RealmId, UserName};
+use antar_proto::{Address, RealmId, UserName};
 
 use crate::mail::{Sender, message_bytes};
-use crate::send::{Send, SendError};
+use crate::send::{Send, SendError, SendId};
 use crate::shared::Shared;
 
 /// Most unknown users, and as many realms, of one message that are looked for in the broker.
@@ -180,7 +180,8 @@ impl Shared {
     }
 
     /// The appends of a plan: outboxes first, each followed by the copies that belong to it.
-    pub(crate) fn appends(&self, from: &UserName, plan: Plan, text: &str, id: MessageId) -> Vec<Append> {
+    pub(crate) fn appends(&self, from: &UserName, plan: Plan, text: &str, id: SendId) -> Vec<Append> {
+        let (id, is_fresh) = (id.message(), matches!(id, SendId::Assigned(_)));
         let account = self.accounts.get(from);
         let address = Address { user: from.clone(), realm: self.places.realm().clone() };
         let name = account.as_ref().map_or(from.as_str(), |account| account.name.as_str());
@@ -195,7 +196,8 @@ impl Shared {
             let outbox = (!there.is_empty()).then(|| self.places.outbox(&realm));
             let body = message_bytes(id, &sender, &realm, there, plan.group, text);
             if let Some(outbox) = outbox {
-                appends.push(Append::new(outbox, entry_id(format_args!("/{realm}")), body.clone()));
+                let append = Append::new(outbox, entry_id(format_args!("/{realm}")), body.clone());
+                appends.push(Append { is_fresh, ..append });
             }
             let mut copies: Vec<Subject> =
                 here.iter().map(|user| self.places.mail_realm(user, &realm)).collect();
@@ -208,6 +210,7 @@ impl Shared {
                 body,
                 expect_last: None,
                 copies: 0,
+                is_fresh,
             });
         }
         if !plan.local.is_empty() {
@@ -216,7 +219,15 @@ impl Shared {
             subjects.push(sent);
             let body = message_bytes(id, &sender, self.places.realm(), plan.local, false, text);
             let id = entry_id(format_args!(""));
-            appends.push(Append { subjects, id, headers: Vec::new(), body, expect_last: None, copies: 1 });
+            appends.push(Append {
+                subjects,
+                id,
+                headers: Vec::new(),
+                body,
+                expect_last: None,
+                copies: 1,
+                is_fresh,
+            });
         }
         appends
     }

@@ -28,7 +28,7 @@ use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
 use crate::places::Places;
-use crate::send::{Send, SendError, Sending};
+use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
 use crate::shared::{Setting, Shared};
 
@@ -209,9 +209,9 @@ impl Realm {
         from: &UserName,
         what: Send<'_>,
         text: &str,
-        id: MessageId,
+        id: impl Into<SendId>,
     ) -> Result<Sending, SendError> {
-        self.shared.send(from, what, text, id).await
+        self.shared.send(from, what, text, id.into()).await
     }
 
     /// Unread messages from this realm.

@@ -32,6 +32,30 @@ pub enum Send<'a> {
     RealmGroup(&'a RealmId, &'a [Receiver]),
 }
 
+/// What a message is known by.
+#[derive(Debug, Clone, Copy)]
+pub enum SendId {
+    /// Its sender chose it, and may send it again under the same id.
+    Chosen(MessageId),
+    /// Made for it, by [`MessageId::assigned`]; nobody can send it again.
+    Assigned(MessageId),
+}
+
+impl SendId {
+    /// The id itself.
+    pub fn message(self) -> MessageId {
+        match self {
+            Self::Chosen(id) | Self::Assigned(id) => id,
+        }
+    }
+}
+
+impl From<MessageId> for SendId {
+    fn from(id: MessageId) -> Self {
+        Self::Chosen(id)
+    }
+}
+
 /// Why nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -50,6 +74,9 @@ pub enum SendError {
     /// The id stands for another message that this user has sent.
     #[error("the id was used for another message")]
     IdReused,
+    /// The sender chose an id that a server had made for a message.
+    #[error("the id was made by a server")]
+    IdAssigned,
     /// The broker did not take it.
     #[error("not stored: {0}")]
     NotStored(String),
@@ -136,8 +163,11 @@ impl Shared {
         from: &UserName,
         what: Send<'_>,
         text: &str,
-        id: MessageId,
+        id: SendId,
     ) -> Result<Sending, SendError> {
+        if matches!(id, SendId::Chosen(id) if id.is_assigned()) {
+            return Err(SendError::IdAssigned);
+        }
         let mut plan = match self.plan(what) {
             Ok(plan) if plan.unknown.is_empty() => plan,
             Err(error) if !matches!(error, SendError::NoSuchRealm) => return Err(error),
@@ -157,7 +187,7 @@ impl Shared {
         for append in appends {
             self.watch_room(&append.subjects);
             let queued = self.broker.append(append.clone()).await;
-            let one = One { shared: self.clone(), from: from.clone(), id, append };
+            let one = One { shared: self.clone(), from: from.clone(), id: id.message(), append };
             match queued {
                 Ok(pending) if !several => {
                     return Ok(Sending { state: SendingState::Waiting { pending, one }, unknown });
@@ -210,7 +240,7 @@ fn users_of(subjects: &[Subject]) -> Vec<String> {
 }
 
 impl One {
-    /// Brings an append to an end: one whose outcome is unknown is tried again under its id, a repetition is compared
+    /// Brings an append to an end: one whose outcome is unknown is tried again under its id, if it can be, a repetition is compared
     /// with what it repeats. Nothing else is tried again: what the same connection sent after it may be stored already.
     ///
     /// (A try whose acknowledgement was lost was nearly always stored, in its place, and the next one finds it there.
@@ -229,7 +259,7 @@ impl One {
                     return Ok(Stored { duplicate: false, full: Vec::new() });
                 }
                 Err(AppendError::Full(_)) => return Err(SendError::MailboxFull),
-                Err(AppendError::Unknown(_)) if tries < UNKNOWN_TRIES => {
+                Err(AppendError::Unknown(_)) if tries < UNKNOWN_TRIES && !self.append.is_fresh => {
                     tries += 1;
                     tokio::time::sleep(UNKNOWN_DELAY).await;
                     match self.shared.broker.append(self.append.clone()).await {

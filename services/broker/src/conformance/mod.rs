@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, in a library so that other crates can run them")]
 #![allow(missing_docs, reason = "the name of a case is its claim")]
 
+pub mod fresh;
 pub mod kv;
 pub mod log;
 pub mod queue;
@@ -247,6 +248,13 @@ macro_rules! conformance_tests {
             queue::trimmed_entries_are_not_handed_out
             queue::a_queue_over_no_stream_is_an_error
             queue::a_waiting_worker_is_told_when_the_broker_closes
+            fresh::fresh_appends_are_found_at_the_sequences_that_were_told
+            fresh::fresh_and_other_appends_keep_their_order
+            fresh::fresh_appends_have_their_copies
+            fresh::fresh_appends_to_several_subjects_are_on_all
+            fresh::a_fresh_append_is_refused_like_any_other
+            fresh::of_fresh_appends_that_nobody_gets_no_copy_stays
+            fresh::closing_finishes_fresh_appends
             kv::a_key_has_the_value_last_put
             kv::a_deleted_key_is_gone_until_it_is_put_again
             kv::a_write_happens_only_if_its_expectation_is_met
@@ -282,6 +290,7 @@ mod tests {
     fn every_case_is_in_the_list() {
         let list = include_str!("mod.rs");
         let groups = [
+            ("fresh", include_str!("fresh.rs")),
             ("kv", include_str!("kv.rs")),
             ("log", include_str!("log.rs")),
             ("queue", include_str!("queue.rs")),

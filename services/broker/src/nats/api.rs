@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use async_nats::client::RequestErrorKind;
 use async_nats::{Client, Event, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -85,6 +86,9 @@ pub(super) enum ApiError {
     /// Not in time, or not connected.
     #[error("{0}")]
     Unavailable(String),
+    /// Nobody there serves JetStream.
+    #[error("JetStream does not answer: is it enabled for this account?")]
+    Nobody,
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
@@ -171,6 +175,7 @@ impl Api {
         let asked = self.inner.client.request(format!("$JS.API.{subject}"), body.into());
         let answer = match timeout(API_TIMEOUT, asked).await {
             Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => return Err(ApiError::Nobody),
             Ok(Err(error)) => return Err(ApiError::Unavailable(error.to_string())),
             Err(_) => return Err(self.silent()),
         };
@@ -276,8 +281,6 @@ impl Api {
         body: Bytes,
         wait: Duration,
     ) -> Result<Message, crate::RequestError> {
-        use async_nats::client::RequestErrorKind;
-
         use crate::RequestError;
         let asked = self.inner.client.request(subject, body);
         // Cancel-safe: nobody waits for the answer any more.

@@ -1,13 +1,15 @@
-//! Bundles: copies of many appends in one message of a stream.
+//! Bundles: entries of many appends in one message of a stream.
 //!
-//! A sender's own copies all go to one subject, and JetStream's work is for each message, whatever is in it. So a copy is
-//! published behind the acknowledgement of its original, and while one is on its way to a subject those that come
-//! meanwhile wait and go together. An append is acknowledged when its copy is, too.
+//! JetStream's work is for each message, whatever is in it. So while one is on its way to a subject, those that come
+//! meanwhile wait and go together. Two kinds can: a sender's own copies, which are published behind the acknowledgement
+//! of their originals, and fresh entries, whose ids nobody can repeat. Whatever has to be recognised by its id or expects
+//! something goes in a message of its own, behind those that came before it.
 //!
 //! An entry's sequence is made of its message's and its place in there; see [`seq`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -15,14 +17,20 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::message::{MSG_ID, headers_of};
-use super::publish::{Answer, Publish, Publisher};
-use crate::{AppendError, Appended, EntryId, Headers, Seq, Subject};
+use super::publish::{Answer, Publish, Publisher, Receiver, Room};
+use crate::{Append, AppendError, Appended, EntryId, Headers, Seq, Subject};
 
 /// Says how many entries a message holds; without it, it is one.
 pub(super) const BUNDLE: &str = "Antar-Bundle";
-/// Most entries of a bundle, and bytes of their bodies.
+/// Most entries of a bundle, and bytes of their bodies: together no more than the longest message of a user, so that a
+/// subject that is limited in messages is limited in bytes as before.
 const ENTRIES_MAX: usize = 256;
-const BYTES_MAX: usize = 256 * 1024;
+const BYTES_MAX: usize = 64 * 1024;
+/// Most messages of their own that are on their way to a subject while others wait.
+const ALONE_MAX: usize = 256;
+/// How often a bundle whose acknowledgement did not come is published again, under the same id, and the pause before.
+const UNKNOWN_TRIES: u32 = 3;
+const UNKNOWN_DELAY: Duration = Duration::from_millis(200);
 
 /// How many bits of a sequence tell the place in a message; all set stand for its last entry, whichever place that is. So
 /// what lies behind a sequence can be told without knowing the message.
@@ -56,41 +64,93 @@ pub(super) fn first_after(seq: Seq) -> u64 {
     message_of(seq) + u64::from(seq.0 & LAST_PLACE == LAST_PLACE)
 }
 
-/// One copy.
-pub(super) struct Copy {
+/// One entry of a bundle.
+#[derive(Clone)]
+pub(super) struct Part {
     pub(super) id: EntryId,
     pub(super) headers: Headers,
     pub(super) body: Bytes,
+}
+
+impl Part {
+    pub(super) fn of(append: &Append) -> Self {
+        Self { id: append.id.clone(), headers: append.headers.clone(), body: append.body.clone() }
+    }
 }
 
 /// A copy that is to follow its original.
 pub(super) struct Following {
     pub(super) bundler: Bundler,
     pub(super) subject: Subject,
-    pub(super) copy: Copy,
+    pub(super) copy: Part,
 }
 
 impl Following {
     /// The original was acknowledged: queues the copy, which answers for both.
-    pub(super) fn go(self, appended: Appended, done: oneshot::Sender<Answer>) {
-        let waiting = Waiting { copy: self.copy, appended, done };
-        self.bundler.add(self.subject, waiting);
+    pub(super) fn go(self, appended: Appended, done: oneshot::Sender<Answer>, room: Option<Room>) {
+        let what = What::Copy(self.copy, appended);
+        self.bundler.add(self.subject, Waiting { what, done, room });
     }
 }
 
 struct Waiting {
-    copy: Copy,
-    appended: Appended,
+    what: What,
     done: oneshot::Sender<Answer>,
+    room: Option<Room>,
 }
 
-/// Puts copies together. Cheap to clone.
+enum What {
+    /// Behind its original, which was acknowledged so.
+    Copy(Part, Appended),
+    /// Under an id that nobody can repeat: which of its append's subjects this is, and what follows it.
+    Fresh(Part, usize, Option<Box<Following>>),
+    /// In a message of its own.
+    Alone(Box<Publish>),
+}
+
+impl Waiting {
+    fn part(&self) -> Option<&Part> {
+        match &self.what {
+            What::Copy(part, _) | What::Fresh(part, ..) => Some(part),
+            What::Alone(_) => None,
+        }
+    }
+
+    /// Tells what became of a bundle in which this was number `at` of `count`.
+    fn end(self, at: usize, count: usize, answer: &Answer) {
+        let Self { what, done, room } = self;
+        let answer = match (what, answer) {
+            (What::Copy(_, appended), Ok(_)) => Ok(appended),
+            (What::Copy(_, mut appended), Err(AppendError::Full(place))) => {
+                if !appended.duplicate {
+                    appended.full.push(place.clone());
+                }
+                Ok(appended)
+            }
+            // The original is there: the same append again completes it.
+            (What::Copy(..), Err(error)) => Err(AppendError::Unknown(format!("of a copy: {error}"))),
+            (What::Fresh(_, _, following), Ok(bundle)) => {
+                let seq = seq(message_of(bundle.seq), at, count);
+                // Its id is its own: a bundle that was there already is one that this published before.
+                let appended = Appended { seq, duplicate: false, full: Vec::new() };
+                match following {
+                    Some(following) => return following.go(appended, done, room),
+                    None => Ok(appended),
+                }
+            }
+            (_, answer) => answer.clone(),
+        };
+        let _ = done.send(answer);
+    }
+}
+
+/// Puts entries together. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Bundler {
     publisher: Publisher,
     tasks: TaskTracker,
     /// Subjects to which something is on its way, with what waits.
-    busy: Arc<Mutex<HashMap<Subject, Vec<Waiting>>>>,
+    busy: Arc<Mutex<HashMap<Subject, VecDeque<Waiting>>>>,
 }
 
 impl Bundler {
@@ -98,17 +158,42 @@ impl Bundler {
         Self { publisher, tasks, busy: Arc::default() }
     }
 
-    fn busy(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Waiting>>> {
+    fn busy(&self) -> MutexGuard<'_, HashMap<Subject, VecDeque<Waiting>>> {
         self.busy.lock().expect("no holder of this lock panics")
+    }
+
+    /// Publishes a fresh entry, its append's number `at`, together with others.
+    pub(super) async fn publish_fresh(
+        &self,
+        subject: &Subject,
+        part: Part,
+        at: usize,
+        following: Option<Box<Following>>,
+    ) -> Result<Receiver, AppendError> {
+        let room = Some(self.publisher.room(part.body.len()).await?);
+        let (done, answer) = oneshot::channel();
+        self.add(subject.clone(), Waiting { what: What::Fresh(part, at, following), done, room });
+        Ok(answer)
+    }
+
+    /// Publishes a message of its own, behind what waits for its subject.
+    pub(super) async fn publish(&self, subject: &Subject, message: Publish) -> Result<Receiver, AppendError> {
+        let room = Some(self.publisher.room(message.body.len()).await?);
+        if let Some(queue) = self.busy().get_mut(subject) {
+            let (done, answer) = oneshot::channel();
+            queue.push_back(Waiting { what: What::Alone(Box::new(message)), done, room });
+            return Ok(answer);
+        }
+        self.publisher.publish_within(message, room).await
     }
 
     fn add(&self, subject: Subject, waiting: Waiting) {
         {
             let mut busy = self.busy();
             if let Some(queue) = busy.get_mut(&subject) {
-                return queue.push(waiting);
+                return queue.push_back(waiting);
             }
-            busy.insert(subject.clone(), vec![waiting]);
+            busy.insert(subject.clone(), [waiting].into());
         }
         let bundler = self.clone();
         self.tasks.spawn(async move { bundler.run(subject).await });
@@ -117,73 +202,103 @@ impl Bundler {
     /// Publishes what waits for a subject until nothing does.
     async fn run(self, subject: Subject) {
         while let Some(waiting) = self.next(&subject) {
-            let answer = self.publish(&subject, &waiting).await;
-            for Waiting { mut appended, done, .. } in waiting {
-                let _ = done.send(match &answer {
-                    Ok(_) => Ok(appended),
-                    Err(AppendError::Full(place)) => {
-                        if !appended.duplicate {
-                            appended.full.push(place.clone());
-                        }
-                        Ok(appended)
-                    }
-                    // The original is there: the same append again completes it.
-                    Err(error) => Err(AppendError::Unknown(format!("of a copy: {error}"))),
-                });
+            if waiting.iter().all(|waiting| waiting.part().is_none()) {
+                self.publish_alone(waiting).await;
+                continue;
+            }
+            let answer = self.publish_bundle(&subject, &waiting).await;
+            let count = waiting.len();
+            for (at, waiting) in waiting.into_iter().enumerate() {
+                waiting.end(at, count, &answer);
             }
         }
     }
 
-    /// Those that go together; `None`, and the subject is free, if there are none.
+    /// The first of those that wait which go at the same time: all of them in one bundle, or each alone. `None`, and the
+    /// subject is free, if there are none.
     fn next(&self, subject: &Subject) -> Option<Vec<Waiting>> {
         let mut busy = self.busy();
         let queue = busy.get_mut(subject).expect("only its own run removes a subject");
-        if queue.is_empty() {
+        let Some(first) = queue.front() else {
             busy.remove(subject);
             return None;
-        }
+        };
+        let is_bundle = first.part().is_some();
         let (mut count, mut bytes) = (0, 0);
-        for waiting in queue.iter().take(ENTRIES_MAX) {
-            bytes += waiting.copy.body.len();
-            if count > 0 && bytes > BYTES_MAX {
+        for waiting in queue.iter().take(if is_bundle { ENTRIES_MAX } else { ALONE_MAX }) {
+            bytes += waiting.part().map_or(0, |part| part.body.len());
+            if waiting.part().is_some() != is_bundle || (count > 0 && bytes > BYTES_MAX) {
                 break;
             }
             count += 1;
         }
-        let rest = queue.split_off(count);
-        Some(std::mem::replace(queue, rest))
+        Some(queue.drain(..count).collect())
     }
 
-    async fn publish(&self, subject: &Subject, waiting: &[Waiting]) -> Answer {
+    async fn publish_bundle(&self, subject: &Subject, waiting: &[Waiting]) -> Answer {
         let (headers, body) = match waiting {
-            [Waiting { copy: Copy { id, headers, body }, .. }] => {
-                (headers_of(id, 1, headers, None, subject)?, body.clone())
+            [Waiting { what: What::Copy(part, _), .. }] => {
+                (headers_of(&part.id, 1, &part.headers, None, subject)?, part.body.clone())
             }
-            several => pack(several.iter().map(|waiting| &waiting.copy), several.len()),
+            [Waiting { what: What::Fresh(part, at, _), .. }] => {
+                (headers_of(&part.id, *at, &part.headers, None, subject)?, part.body.clone())
+            }
+            several => pack(several.iter().filter_map(Waiting::part), several.len()),
         };
-        let message = Publish {
-            subject: subject.as_str().to_owned().into(),
-            headers,
-            body,
-            place: Some(subject.clone()),
-            is_kept: true,
-            // Nothing else goes to this subject before it is answered.
-            may_wait: true,
-            following: None,
-        };
-        let answer = self.publisher.publish(message).await?;
-        answer.await.unwrap_or_else(|_| Err(AppendError::Unknown("the broker went away".into())))
+        let mut tries = 0;
+        loop {
+            let message = Publish {
+                subject: subject.as_str().to_owned().into(),
+                headers: headers.clone(),
+                body: body.clone(),
+                place: Some(subject.clone()),
+                is_kept: true,
+                // Nothing else goes to this subject before it is answered.
+                may_wait: true,
+                following: None,
+            };
+            let answer = match self.publisher.publish_within(message, None).await {
+                Ok(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
+                // It was published before.
+                Err(error) if tries > 0 => Err(AppendError::Unknown(error.to_string())),
+                Err(error) => Err(error),
+            };
+            if !matches!(answer, Err(AppendError::Unknown(_))) || tries == UNKNOWN_TRIES {
+                return answer;
+            }
+            tries += 1;
+            tokio::time::sleep(UNKNOWN_DELAY).await;
+        }
     }
+
+    /// Publishes messages one after the other, and waits for all of them.
+    async fn publish_alone(&self, waiting: Vec<Waiting>) {
+        let mut published = Vec::with_capacity(waiting.len());
+        for Waiting { what, done, room } in waiting {
+            let What::Alone(message) = what else { continue };
+            match self.publisher.publish_within(*message, room).await {
+                Ok(answer) => published.push((answer, done)),
+                Err(error) => drop(done.send(Err(error))),
+            }
+        }
+        for (answer, done) in published {
+            let _ = done.send(answer.await.unwrap_or_else(|_| Err(gone())));
+        }
+    }
+}
+
+fn gone() -> AppendError {
+    AppendError::Unknown("the broker went away".into())
 }
 
 /// A message with several entries: of each the length of its id (two bytes), of its headers as JSON and of its body (four
 /// bytes each, big-endian), then these.
-fn pack<'a>(copies: impl Iterator<Item = &'a Copy>, count: usize) -> (HeaderMap, Bytes) {
+fn pack<'a>(parts: impl Iterator<Item = &'a Part>, count: usize) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static(MSG_ID), HeaderValue::from(EntryId::unique().as_str()));
     headers.insert(HeaderName::from_static(BUNDLE), HeaderValue::from(count as u64));
     let mut body = BytesMut::new();
-    for Copy { id, headers, body: one } in copies {
+    for Part { id, headers, body: one } in parts {
         let headers = match headers.is_empty() {
             true => Vec::new(),
             false => serde_json::to_vec(headers).expect("pairs of texts are JSON"),
@@ -199,7 +314,7 @@ fn pack<'a>(copies: impl Iterator<Item = &'a Copy>, count: usize) -> (HeaderMap,
 }
 
 /// Takes one entry off the front of a bundle; `None` for what is none.
-pub(super) fn unpack(bundle: &mut Bytes) -> Option<Copy> {
+pub(super) fn unpack(bundle: &mut Bytes) -> Option<Part> {
     const HEAD: usize = 10;
     if bundle.len() < HEAD {
         return None;
@@ -214,7 +329,7 @@ pub(super) fn unpack(bundle: &mut Bytes) -> Option<Copy> {
         none if none.is_empty() => Headers::new(),
         some => serde_json::from_slice(&some).ok()?,
     };
-    Some(Copy { id, headers, body: bundle.split_to(body) })
+    Some(Part { id, headers, body: bundle.split_to(body) })
 }
 
 #[cfg(test)]
@@ -223,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_bundle_is_unpacked_as_it_was_packed() {
-        let copy = |n: usize| Copy {
+        let copy = |n: usize| Part {
             id: EntryId::new(format!("id-{n}")).unwrap(),
             headers: if n == 1 { vec![("a".into(), "b".into())] } else { Vec::new() },
             body: Bytes::from(vec![7; n * 100]),

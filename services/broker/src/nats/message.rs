@@ -109,7 +109,7 @@ impl Stored {
                     tracing::error!(subject = self.subject, seq, "a bundle is not readable");
                     return;
                 };
-                let bundle::Copy { id, headers, body } = copy;
+                let bundle::Part { id, headers, body } = copy;
                 let seq = bundle::seq(seq, at, count);
                 into.push_back(Arc::new(Entry { subject: subject.clone(), seq, time, id, headers, body }));
             }

@@ -1,5 +1,6 @@
 //! The log on NATS JetStream: many processes, many machines, and the server's own clustering.
 //!
+//! * `open` — connecting, and what a server has to be.
 //! * `publish` — appends: in order, acknowledged, published again after a lost connection; on a connection of its own.
 //! * `api`, `read` — questions to the server; reading entries forward and backward.
 //! * `streams` — the streams and buckets: made, compared, found by subject.
@@ -13,6 +14,7 @@ mod api;
 mod bundle;
 mod kv;
 mod message;
+mod open;
 mod options;
 mod publish;
 mod queue;
@@ -32,23 +34,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::message::headers_of;
-use self::options::Options;
+use self::open::patiently;
 pub(crate) use self::options::{is_nats, servers};
 use self::publish::{Publish, Publisher};
 use self::read::Reader;
-use self::streams::{Stream, Streams, bucket_stream};
+use self::streams::{Stream, bucket_stream};
 use crate::{
     Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
     Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
-    Requests, Revision, Seq, Service, Settings, StreamSpec, Subject, Tail,
+    Requests, Revision, Seq, Service, StreamSpec, Subject, Tail,
 };
 
-/// Oldest servers without a known weakness that matters here: of this line and of later ones.
-const SERVER_MIN: (u64, u64, u64) = (2, 12, 7);
-/// The line between them never was released without it.
-const SERVER_SKIPPED: (u64, u64) = (2, 13);
-/// Least payload that a server has to take: an entry's body with its headers.
-const PAYLOAD_MIN: usize = 1024 * 1024;
 /// How far back a repetition of an append with an expectation is looked for.
 const REPETITION_ENTRIES_MAX: usize = 1_000;
 /// How long an append waits for its turn; it was not sent then.
@@ -79,59 +75,6 @@ impl Drop for OwnedNatsBroker {
     fn drop(&mut self) {
         self.0.closed.cancel();
     }
-}
-
-impl OwnedNatsBroker {
-    /// Connects, and refuses a server that is too old, too small or without JetStream.
-    pub(crate) async fn open(settings: &Settings) -> Result<Self, OpenError> {
-        let options = Options::of(settings).await?;
-        let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
-        let guard = closed.clone().drop_guard();
-        let inbox = format!("_INBOX.antar{}", crate::EntryId::unique().as_str());
-        let api = api::Api::start(&options, inbox.clone(), &tasks, closed.clone()).await?;
-        check_server(&api.client().server_info())?;
-        let account: Result<serde_json::Value, _> = api.ask("INFO", &serde_json::json!({})).await;
-        account.map_err(|error| {
-            OpenError::Unreachable(format!(
-                "JetStream does not answer: is it enabled for this account? {error}"
-            ))
-        })?;
-        let publisher =
-            Publisher::start(options.clone(), format!("{inbox}.p"), &tasks, closed.clone()).await?;
-        let streams = Streams::new(api.clone(), options.replicas);
-        guard.disarm();
-        Ok(Self(NatsBroker {
-            bundler: bundle::Bundler::new(publisher.clone(), tasks.clone()),
-            publisher,
-            reader: Reader { api, streams },
-            queues: Arc::default(),
-            turns: Arc::default(),
-            is_shut: Arc::default(),
-            closed,
-            tasks,
-        }))
-    }
-}
-
-fn check_server(info: &async_nats::ServerInfo) -> Result<(), OpenError> {
-    let mut numbers = info.version.split(['.', '-']).map(|number| number.parse::<u64>().ok());
-    let mut next = || numbers.next().flatten().unwrap_or(0);
-    let version = (next(), next(), next());
-    if version < SERVER_MIN || (version.0, version.1) == SERVER_SKIPPED {
-        let (major, minor, patch) = SERVER_MIN;
-        return Err(OpenError::Newer(format!(
-            "the NATS server is version {}: older ones than {major}.{minor}.{patch} (and 2.13) have known weaknesses, \
-             please update it",
-            info.version
-        )));
-    }
-    if info.max_payload < PAYLOAD_MIN {
-        return Err(OpenError::Invalid(format!(
-            "the NATS server takes messages of {} bytes only: set max_payload to {PAYLOAD_MIN} or more",
-            info.max_payload
-        )));
-    }
-    Ok(())
 }
 
 impl NatsBroker {
@@ -215,7 +158,7 @@ impl NatsBroker {
         self.tasks.spawn(async move {
             let mut answers = Vec::with_capacity(append.subjects.len());
             for at in 0..append.subjects.len() {
-                let answer = match broker.publish(&append, at).await {
+                let answer = match broker.publish(&append, at, None).await {
                     Ok(answer) => answer
                         .await
                         .unwrap_or_else(|_| Err(AppendError::Unknown("the broker went away".into()))),
@@ -229,9 +172,23 @@ impl NatsBroker {
         PendingAppend::from_oneshot(answer)
     }
 
-    /// Queues the copy for one subject.
-    async fn publish(&self, append: &Append, at: usize) -> Result<publish::Receiver, AppendError> {
-        self.publisher.publish(self.message(append, at, &append.subjects[at])?).await
+    /// Queues the copy for one subject, and what is to follow it.
+    async fn publish(
+        &self,
+        append: &Append,
+        at: usize,
+        following: Option<Box<bundle::Following>>,
+    ) -> Result<publish::Receiver, AppendError> {
+        let subject = &append.subjects[at];
+        // A copy that may be taken back has a message of its own.
+        let is_copy = at >= append.subjects.len() - append.copies.min(append.subjects.len() - 1);
+        let goes_together =
+            append.is_fresh && !is_copy && append.headers.is_empty() && append.expect_last.is_none();
+        if goes_together && self.reader.streams.known(subject.as_str()).is_some() {
+            return self.bundler.publish_fresh(subject, bundle::Part::of(append), at, following).await;
+        }
+        let message = Publish { following, ..self.message(append, at, subject)? };
+        self.bundler.publish(subject, message).await
     }
 
     fn message(&self, append: &Append, at: usize, subject: &Subject) -> Result<Publish, AppendError> {
@@ -314,16 +271,22 @@ impl NatsBroker {
 #[async_trait]
 impl Broker for OwnedNatsBroker {
     async fn open_stream(&self, spec: &StreamSpec) -> Result<(), OpenError> {
-        self.0.reader.streams.open(spec).await?;
-        match spec.filters.first() {
-            Some(filter) => self.0.probe(filter).await,
-            None => Ok(()),
-        }
+        patiently(|| async {
+            self.0.reader.streams.open(spec).await?;
+            match spec.filters.first() {
+                Some(filter) => self.0.probe(filter).await,
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     async fn open_bucket(&self, bucket: &Bucket) -> Result<(), OpenError> {
-        self.0.reader.streams.open_bucket(&queue::bucket()).await?;
-        self.0.reader.streams.open_bucket(bucket).await
+        patiently(|| async {
+            self.0.reader.streams.open_bucket(&queue::bucket()).await?;
+            self.0.reader.streams.open_bucket(bucket).await
+        })
+        .await
     }
 
     async fn missing(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<String>, OpenError> {
@@ -339,23 +302,17 @@ impl Broker for OwnedNatsBroker {
             return Err(AppendError::NotStored("the broker was closed".into()));
         }
         if append.subjects.len() == 1 && append.expect_last.is_none() {
-            return Ok(PendingAppend::from_oneshot(broker.publish(&append, 0).await?));
+            return Ok(PendingAppend::from_oneshot(broker.publish(&append, 0, None).await?));
         }
-        if let [original, copy] = &append.subjects[..]
+        if let [_, copy] = &append.subjects[..]
             && append.copies == 1
             && append.expect_last.is_none()
             && self.0.reader.streams.known(copy.as_str()).is_some()
         {
-            let copy = bundle::Copy {
-                id: append.id.clone(),
-                headers: append.headers.clone(),
-                body: append.body.clone(),
-            };
-            let (bundler, subject) = (broker.bundler.clone(), append.subjects[1].clone());
-            let following = Box::new(bundle::Following { bundler, subject, copy });
-            let mut message = broker.message(&append, 0, original)?;
-            message.following = Some(following);
-            return Ok(PendingAppend::from_oneshot(broker.publisher.publish(message).await?));
+            let (bundler, subject) = (broker.bundler.clone(), copy.clone());
+            let following = bundle::Following { bundler, subject, copy: bundle::Part::of(&append) };
+            let answer = broker.publish(&append, 0, Some(Box::new(following))).await?;
+            return Ok(PendingAppend::from_oneshot(answer));
         }
         let stream = broker.check_streams(&append).await?;
         if let Some(expected) = append.expect_last.as_ref().filter(|_| stream.is_replicated) {
@@ -364,7 +321,7 @@ impl Broker for OwnedNatsBroker {
         }
         let mut waiting = Vec::with_capacity(append.subjects.len());
         for at in 0..append.subjects.len() {
-            match broker.publish(&append, at).await {
+            match broker.publish(&append, at, None).await {
                 Ok(answer) => waiting.push(answer),
                 Err(error) if waiting.is_empty() => return Err(error),
                 // Part of it is on its way: what becomes of the whole is told behind that.

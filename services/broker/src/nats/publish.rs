@@ -57,6 +57,8 @@ const BUSY: [u64; 2] = [10158, 10164];
 /// What became of a message.
 pub(super) type Answer = Result<Appended, AppendError>;
 pub(super) type Receiver = oneshot::Receiver<Answer>;
+/// Held for everything that is on its way or waits for it.
+pub(super) type Room = OwnedSemaphorePermit;
 
 /// An answer that is there already.
 pub(super) fn answered(answer: Answer) -> Receiver {
@@ -125,7 +127,7 @@ struct Flight {
     is_repeated: bool,
     /// How often it was found busy.
     tries: u32,
-    _room: OwnedSemaphorePermit,
+    room: Option<Room>,
 }
 
 impl Flights {
@@ -190,26 +192,38 @@ impl Publisher {
 
     /// Publishes one message; its place in the order is certain when this returns.
     pub(super) async fn publish(&self, message: Publish) -> Result<Receiver, AppendError> {
-        let permits = 1 + message.body.len() / PERMIT_BYTES;
-        let room = self.inner.room.clone().try_acquire_many_owned(permits as u32);
-        let room = match room {
-            Ok(room) => room,
-            Err(_) => self.wait_for_room(permits as u32).await?,
-        };
+        let room = self.room(message.body.len()).await?;
+        self.publish_within(message, Some(room)).await
+    }
+
+    /// Takes room for so many bytes, or waits for it.
+    pub(super) async fn room(&self, bytes: usize) -> Result<Room, AppendError> {
+        let permits = (1 + bytes / PERMIT_BYTES) as u32;
+        match self.inner.room.clone().try_acquire_many_owned(permits) {
+            Ok(room) => Ok(room),
+            Err(_) => self.wait_for_room(permits).await,
+        }
+    }
+
+    /// As [`Self::publish`], with room taken before; `None` if that is held by whoever waits for the answer.
+    pub(super) async fn publish_within(
+        &self,
+        message: Publish,
+        room: Option<Room>,
+    ) -> Result<Receiver, AppendError> {
         let (done, answer) = oneshot::channel();
         let link = self.inner.linked().await;
         let link = link.ok_or_else(|| AppendError::NotStored("there is no connection to NATS".into()))?;
         let connection = link.as_ref().expect("a link that was waited for is there");
         let (subject, headers) = (message.subject.clone(), message.headers.clone());
         let body = message.body.clone();
-        let flight =
-            Flight { message, done, since: Instant::now(), is_repeated: false, tries: 0, _room: room };
+        let flight = Flight { message, done, since: Instant::now(), is_repeated: false, tries: 0, room };
         let number = self.inner.flights().push(flight);
         connection.publish(number, subject, headers, body).await;
         Ok(answer)
     }
 
-    async fn wait_for_room(&self, permits: u32) -> Result<OwnedSemaphorePermit, AppendError> {
+    async fn wait_for_room(&self, permits: u32) -> Result<Room, AppendError> {
         let room = self.inner.room.clone().acquire_many_owned(permits);
         match timeout(ROOM_TIMEOUT, room).await {
             Ok(Ok(room)) => Ok(room),
@@ -218,11 +232,11 @@ impl Publisher {
         }
     }
 
-    /// Refuses what is new and waits for what is in flight, for a while.
+    /// Refuses what is new and waits for what is in flight or waits for that, for a while.
     pub(super) async fn close(&self) {
         self.inner.room.close();
         let ended = async {
-            while !self.inner.flights().queue.is_empty() {
+            while self.inner.room.available_permits() < PERMITS {
                 sleep(Duration::from_millis(2)).await;
             }
         };
@@ -327,7 +341,7 @@ impl Inner {
                     None => Err(AppendError::Unknown("the stream is busy, or has no leader".into())),
                 };
                 match (answer, flight.message.following.take()) {
-                    (Ok(appended), Some(following)) => following.go(appended, flight.done),
+                    (Ok(appended), Some(following)) => following.go(appended, flight.done, flight.room),
                     (answer, _) => drop(flight.done.send(answer)),
                 }
             }

@@ -94,9 +94,16 @@ impl NatsBroker {
                     }
                 });
             }
-            // Whoever asked between the end and the server's note of it is answered by somebody else.
-            let _ = subscriber.unsubscribe().await;
-            while let Some(message) = subscriber.next().await {
+            // Whoever asked between the end and the server's note of it is answered by somebody else. Draining ends when
+            // the server has taken note; unsubscribing would drop what is on its way.
+            let _ = subscriber.drain().await;
+            loop {
+                // Cancel-safe: once the broker is closed nobody waits for what is handed on.
+                let message = tokio::select! {
+                    message = subscriber.next() => message,
+                    () = closed.cancelled() => return,
+                };
+                let Some(message) = message else { return };
                 hand_on(&client, &subject, message).await;
             }
         });

@@ -54,7 +54,7 @@ pub(super) struct Streams {
 
 fn open_error(error: ApiError) -> OpenError {
     match error {
-        ApiError::Unavailable(why) => OpenError::Unreachable(why),
+        ApiError::Unavailable(_) | ApiError::Nobody => OpenError::Unreachable(error.to_string()),
         other => OpenError::Invalid(other.to_string()),
     }
 }

@@ -7,6 +7,7 @@ use antar_proto::line::Step as LineStep;
 use antar_proto::parse::{Request, claimed_token, parse};
 use antar_proto::reply::{Failure, Stored};
 use antar_proto::{ErrorCode, MessageId, Tag};
+use antar_realm::SendId;
 use tokio::time::Instant;
 
 use super::{Connection, GUEST_LINE_BYTES_MAX, Login, Over};
@@ -130,7 +131,9 @@ impl Connection {
     }
 
     async fn send(&mut self, tag: Option<Tag<'_>>, outgoing: Outgoing<'_>, bytes: usize) {
-        let id = tag.and_then(|tag| tag.message_id()).unwrap_or_else(MessageId::fresh);
+        let chosen = tag.and_then(|tag| tag.message_id());
+        let send_id = chosen.map_or_else(|| SendId::Assigned(MessageId::assigned()), SendId::Chosen);
+        let id = send_id.message();
         let deadline = Instant::now() + self.edge.config.ack_time;
         let user = match self.session(outgoing.token) {
             Some(user) => user,
@@ -145,8 +148,10 @@ impl Connection {
             },
         };
         let message = outgoing.message;
-        let queued =
-            tokio::time::timeout_at(deadline, self.edge.realm.send(&user, outgoing.what, outgoing.text, id));
+        let queued = tokio::time::timeout_at(
+            deadline,
+            self.edge.realm.send(&user, outgoing.what, outgoing.text, send_id),
+        );
         let result = match queued.await {
             Ok(result) => result,
             Err(_) => Err(antar_realm::SendError::Unknown("the broker takes nothing".into())),
