@@ -118,8 +118,13 @@ antar() {
     # Symbols of a debug build are some hundred megabytes that nobody reads there.
     if ! strip -o "$folder/antar/antar" "$binary" 2>/dev/null; then cp "$binary" "$folder/antar/antar"; fi
     chmod 0755 "$folder/antar/antar"
-    cp deploy/Dockerfile "$folder/antar/Dockerfile"
-    docker build -q --target prebuilt --build-arg RUNTIME_IMAGE="$RUNTIME_IMAGE" -t "$tag" "$folder/antar" >/dev/null
+    # The binary on top of the Dockerfile's first stage, which needs nothing of the repository.
+    mkdir "$folder/runtime"
+    cp deploy/Dockerfile "$folder/runtime/Dockerfile"
+    docker build -q --target runtime --build-arg RUNTIME_IMAGE="$RUNTIME_IMAGE" -t "$tag-runtime" "$folder/runtime" >/dev/null
+    printf 'FROM %s\nCOPY antar /usr/local/bin/antar\n' "$tag-runtime" >"$folder/antar/Dockerfile"
+    docker build -q -t "$tag" "$folder/antar" >/dev/null
+    docker image rm "$tag-runtime" >/dev/null
     say "$tag is $("$binary" --version)"
 }
 

@@ -5,11 +5,14 @@
 //! `deploy/images.sh` otherwise.
 
 mod deployment;
+mod engine;
+mod image;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{Chat, Transcript, eventually, ok, text, texts};
-use deployment::{CLUSTER, Deployment, SMALL, root};
+use deployment::{CLUSTER, Deployment, SMALL};
+use engine::root;
 
 /// How many messages are sent to a realm that is cut off.
 const INTO_THE_CUT: usize = 20;

@@ -2,60 +2,19 @@
 //! may drop them, an edge may be gone, and for a moment nothing may be stored.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Chat, Conn, OneFrame, PASSWORD, eventually_in, free_port, nats_server, skip};
+use super::engine::{ENGINE_MAX, Image, compose_command, docker, root, run};
+use crate::harness::{Chat, Conn, OneFrame, PASSWORD, eventually_in, free_port};
 
-/// How long images may take, when a Debian root has to be made first.
-const IMAGES_MAX: Duration = Duration::from_secs(300);
-/// How long the engine may take for anything else.
-const ENGINE_MAX: Duration = Duration::from_secs(90);
 /// How long sending may be impossible after a server was killed: an election, a new connection, some tries.
 const GAP_MAX: Duration = Duration::from_secs(60);
 /// How long an edge may be silent before a client tries another one.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// The image that tests share which run at the same time.
-static IMAGE: Mutex<Weak<Image>> = Mutex::new(Weak::new());
-
-/// The repository.
-pub(super) fn root() -> PathBuf {
-    // This test is built as part of services/antar.
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
-}
-
-/// Runs a command to its end: what it wrote, or what it complained about.
-fn run(command: &mut Command, patience: Duration) -> Result<String, String> {
-    let shown = format!("{command:?}");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let child = child.map_err(|error| format!("{shown}: {error}"))?;
-    let reader = std::thread::spawn(move || child.wait_with_output());
-    eventually_in(patience, &shown, || reader.is_finished().then_some(()));
-    let output = reader.join().expect("the reader does not panic").map_err(|error| error.to_string())?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(format!("{shown}: {}\n{}", text(&output.stdout), text(&output.stderr))),
-    }
-}
-
-fn docker(args: &[&str]) -> Result<String, String> {
-    run(Command::new("docker").args(args), ENGINE_MAX)
-}
-
-/// The words that run compose here: the plugin, or the program of its own.
-fn compose_command() -> Result<Vec<&'static str>, String> {
-    docker(&["version", "--format", "{{.Server.Version}}"])?;
-    let known = [vec!["docker", "compose"], vec!["docker-compose"]];
-    let works = |words: &Vec<&str>| {
-        run(Command::new(words[0]).args(&words[1..]).arg("version"), ENGINE_MAX).map(drop).is_ok()
-    };
-    known.into_iter().find(works).ok_or_else(|| "there is an engine, but neither form of compose".into())
-}
 
 /// A profile of compose.yaml, and its edges.
 pub(super) struct Profile {
@@ -68,45 +27,6 @@ pub(super) const CLUSTER: Profile =
     Profile { name: "cluster", edges: &["realm1-edge1", "realm1-edge2", "realm2-edge1", "realm2-edge2"] };
 /// One of each.
 pub(super) const SMALL: Profile = Profile { name: "small", edges: &["realm1-small", "realm2-small"] };
-
-/// An image of Antar, removed when nobody needs it any more.
-struct Image(String);
-
-impl Image {
-    /// The image, and what is missing below it.
-    #[track_caller]
-    fn built() -> Arc<Self> {
-        // Another test that has failed at this is no reason not to try.
-        let mut kept = IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.upgrade().unwrap_or_else(|| {
-            let image = Arc::new(Self::build().unwrap_or_else(|why| panic!("{why}")));
-            *kept = Arc::downgrade(&image);
-            image
-        })
-    }
-
-    fn build() -> Result<Self, String> {
-        let script = |args: &[&str]| {
-            let mut command = Command::new(root().join("deploy/images.sh"));
-            // A server that is found by its name only is found by the script too.
-            let named = Some(nats_server()).filter(|path| path.is_absolute());
-            command.args(args).envs(named.map(|path| ("NATS_SERVER", path)));
-            run(&mut command, IMAGES_MAX)
-        };
-        let image = Self(format!("antar-it:{}", std::process::id()));
-        script(&["stand-ins"])?;
-        script(&["antar", env!("CARGO_BIN_EXE_antar"), &image.0])?;
-        Ok(image)
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        if let Err(why) = docker(&["image", "rm", "--force", &self.0]) {
-            eprintln!("an image is left: {why}");
-        }
-    }
-}
 
 /// Everything that compose has started, under a name of its own. Taken down when this is dropped.
 pub(super) struct Deployment {
@@ -122,16 +42,10 @@ impl Deployment {
     /// no engine; but under CI there must be one.
     #[track_caller]
     pub(super) fn start(profile: Profile) -> Option<Self> {
-        let compose = match compose_command() {
-            Ok(compose) => compose,
-            Err(reason) => {
-                skip(&format!("no containers: {reason}"));
-                return None;
-            }
-        };
+        let compose = compose_command()?;
         let project = format!("antar-it-{}-{}", std::process::id(), profile.name);
         let ports = [free_port(), free_port()];
-        let deployment = Self { compose, profile, project, ports, image: Image::built() };
+        let deployment = Self { compose, profile, project, ports, image: Image::shared() };
         deployment.up();
         Some(deployment)
     }
