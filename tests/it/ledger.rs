@@ -2,12 +2,18 @@
 //! request is accounted for. `antar bench ledger` is the same for hours.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::harness::sender::{Addresses, Fate, Sender, Sent, reconcile};
-use crate::harness::{Chat, Cluster, Federation, Proxy, Realms, Server, Way, eventually, ok, texts};
+use crate::harness::{
+    Chat, Cluster, Federation, Proxy, Realms, Server, Way, eventually, eventually_in, ok, texts,
+};
 
 /// How many messages of each sender have to be stored between two faults.
 const BETWEEN_FAULTS: usize = 60;
+
+/// How long the last messages may take: elections, the leases of those who died, growing pauses, one after the other.
+const LAST_MAX: Duration = Duration::from_secs(60);
 
 /// Who sends, in realm1.
 const SENDERS: [&str; 2] = ["messi", "henderson"];
@@ -72,7 +78,7 @@ impl Ledger {
         };
         for (to, receiver) in receivers.iter_mut().enumerate() {
             let wanted = wanted(to);
-            eventually("the last messages arrive", || {
+            eventually_in(LAST_MAX, "the last messages arrive", || {
                 let messages = if to == 0 { receiver.inbox() } else { receiver.realm_inbox("realm1") };
                 read[to].extend(texts(&messages).into_iter().map(str::to_owned));
                 wanted.iter().all(|last| read[to].contains(last)).then_some(())

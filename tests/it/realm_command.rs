@@ -142,6 +142,39 @@ fn a_realm_with_another_key_than_the_trusted_one_is_shown_and_waits() {
 }
 
 #[test]
+fn a_rotated_key_is_trusted_and_what_waited_arrives() {
+    let mut server = Server::demo();
+    let [mut messi, mut lineker] = people(&server);
+    let first = text(&listed(&server), "key").to_owned();
+    let rotate =
+        |server: &Server| antar(["realm", "rotate-key", "realm2", "--json", "--data", &server.data()]);
+    let said = rotate(&server).exits(3).stderr;
+    assert!(said.contains("in use"), "a realm in this file is served: {said}");
+    server.sigterm();
+    let rotated = rotate(&server).exits(0).json_lines().remove(0);
+    assert_eq!(text(&rotated, "before"), first);
+    let now = text(&rotated, "key").to_owned();
+    let file = |name: &str| server.dir().join("data").join(name);
+    for name in ["realm2.nk", "realm2.nk.old"] {
+        let mode = fs::metadata(file(name)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    // One that was broken off after the realm had the new key is completed.
+    fs::rename(file("realm2.nk"), file("realm2.nk.new")).expect("it is there");
+    fs::copy(file("realm2.nk.old"), file("realm2.nk")).expect("it is there");
+    assert_eq!(text(&rotate(&server).exits(0).json_lines().remove(0), "key"), now);
+    server.start();
+    (messi, lineker) = (messi.again(&server, "realm1"), lineker.again(&server, "realm2"));
+    ok(lineker.cmd("sendprivaterealm realm1 messi menunggu"));
+    let changed = eventually("realm2 is seen to have another key", || {
+        Some(listed(&server)).filter(|peer| peer["standing"] == "changed")
+    });
+    assert_eq!((text(&changed, "key"), text(&changed, "offered")), (&*first, &*now));
+    realm(&server, "trust", &["realm2", "--key", &now]).exits(0);
+    assert_eq!(texts(&messi.realm_inbox_of("realm2", 1)), ["menunggu"]);
+}
+
+#[test]
 fn keys_and_realms_that_are_none_are_refused() {
     let server = Server::demo();
     people(&server);

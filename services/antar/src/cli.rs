@@ -306,6 +306,15 @@ pub(crate) enum RealmCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Give a realm another key: the new one is written to its key file, the old one kept beside it. Edges that run go on
+    /// with the old key until they are restarted with the new file; each peer has to trust the new key.
+    RotateKey {
+        /// The realm's id.
+        id: String,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// List the other realms: the key of each, whether it is trusted, and the state of the lane to it.
     List {
         /// The realm's id.

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use antar_broker::{Expect, KvError, SharedBroker};
+use antar_broker::{Expect, KvError, Revision, SharedBroker};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -128,11 +128,61 @@ pub(crate) async fn settle(
 }
 
 async fn kept(broker: &SharedBroker, places: &Places) -> Result<Option<KeyRecord>, KeyError> {
+    Ok(kept_at(broker, places).await?.map(|(record, _)| record))
+}
+
+async fn kept_at(broker: &SharedBroker, places: &Places) -> Result<Option<(KeyRecord, Revision)>, KeyError> {
     let Some(entry) = broker.kv_get(&places.bucket("settings"), KEY).await? else { return Ok(None) };
     let record = serde_json::from_slice(&entry.value);
     record
-        .map(Some)
+        .map(|record| Some((record, entry.revision)))
         .map_err(|error| KvError::Refused(format!("the realm's key is not readable: {error}")).into())
+}
+
+/// A realm's key before and after it was replaced.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The public key before.
+    pub before: String,
+    /// The public key now.
+    pub now: String,
+    /// Where the old private part is kept.
+    pub old_file: PathBuf,
+}
+
+/// Replaces the realm's key, whose file is at `path`. The new one is on disk before the realm has it, so a rotation that
+/// was broken off is completed by the next one.
+pub(crate) async fn rotate(broker: &SharedBroker, places: &Places, path: &Path) -> Result<Rotated, KeyError> {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let (draft, old_file) = (beside(".new"), beside(".old"));
+    let Some((kept, revision)) = kept_at(broker, places).await? else {
+        return Err(KeyError::None(path.to_owned()));
+    };
+    let Some(ours) = read(path)? else {
+        return Err(KeyError::NotHere { path: path.to_owned(), kept: kept.public });
+    };
+    let new = match read(&draft)? {
+        Some(new) => new,
+        None if kept.public != *ours.public() => {
+            let ours = ours.public().clone();
+            return Err(KeyError::Other { path: path.to_owned(), ours, kept: kept.public });
+        }
+        None => make(&draft)?.0,
+    };
+    if kept.public != *new.public() {
+        let record = KeyRecord { public: new.public().clone() };
+        let value = Bytes::from(serde_json::to_vec(&record).expect("a key is text"));
+        broker.kv_put(&places.bucket("settings"), KEY, value, Expect::Revision(revision), None).await?;
+    }
+    std::fs::rename(path, &old_file).map_err(|error| failed(path, error))?;
+    std::fs::rename(&draft, path).map_err(|error| failed(&draft, error))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(folder, error))?;
+    Ok(Rotated { before: ours.public().to_string(), now: new.public().to_string(), old_file })
 }
 
 fn failed(path: &Path, why: impl ToString) -> KeyError {

@@ -42,7 +42,7 @@ pub use account::AccountError;
 pub use config::{Provision, RealmConfig, Registration};
 pub use cursor::ReadMark;
 pub use feed::{Feed, Step};
-pub use key_file::KeyError;
+pub use key_file::{KeyError, Rotated};
 pub use login::LoginError;
 pub use mailbox::{History, MessageStatus, Unread, UnreadMessage};
 pub use peer::AddRealmError;

@@ -1,6 +1,7 @@
 //! A running realm, as edges and operators hold it.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::event::RealmEvent;
 use crate::feed::Feed;
 use crate::invite::Invites;
 use crate::key::RealmKey;
-use crate::key_file::{self, KeyError};
+use crate::key_file::{self, KeyError, Rotated};
 use crate::login::{LoginError, Throttle};
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
@@ -116,6 +117,15 @@ impl Realm {
     /// Makes what a realm needs and does not have, as far as [`RealmConfig::provision`] lets it; starts nothing.
     pub async fn init(broker: &SharedBroker, config: &RealmConfig) -> Result<Made, StartError> {
         make(broker, &Places::new(config.id.clone()), config).await.map(|(made, _)| made)
+    }
+
+    /// Gives the realm another key. Its edges have to be restarted with the new file, and its peers to trust the new key.
+    pub async fn rotate_key(
+        broker: &SharedBroker,
+        id: &RealmId,
+        key_file: &Path,
+    ) -> Result<Rotated, KeyError> {
+        key_file::rotate(broker, &Places::new(id.clone()), key_file).await
     }
 
     /// Whether there is anything of a realm of this id.

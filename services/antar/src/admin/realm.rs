@@ -1,7 +1,7 @@
 //! `antar realm …`.
 
 use antar_realm::admin::{AdminReply, AdminRequest, PeerInfo};
-use antar_realm::{Made, Provision, Realm};
+use antar_realm::{Made, Provision, Realm, Rotated};
 use serde::Serialize;
 
 use super::operator::{Operator, Target};
@@ -20,6 +20,7 @@ impl RealmCommand {
             | Self::Resume { id }
             | Self::Show { id, .. }
             | Self::Init { id, .. }
+            | Self::RotateKey { id, .. }
             | Self::List { id, .. }
             | Self::Trust { id, .. }
             | Self::Block { id, .. }
@@ -33,6 +34,7 @@ impl RealmCommand {
 pub(crate) async fn run(command: RealmCommand, target: Target) -> Outcome {
     let (request, done) = match command {
         RealmCommand::Init { add_missing, json, .. } => return init(target, add_missing, json).await,
+        RealmCommand::RotateKey { json, .. } => return rotate_key(target, json).await,
         RealmCommand::Show { json, .. } => {
             return with(target, false, async move |operator| show(operator, json).await).await;
         }
@@ -88,6 +90,42 @@ async fn init(target: Target, add_missing: bool, json: bool) -> Outcome {
     }
     let what = if is_key_new { "its key was made" } else { "its key is there" };
     say::line(format!("{id}: {what}: {key}, private part in {}", path.display()))
+}
+
+/// Gives a realm another key.
+async fn rotate_key(target: Target, json: bool) -> Outcome {
+    let Target { realm, broker } = target;
+    let (id, path) = (realm.id, realm.key_file.unwrap_or_default());
+    let opened = antar_broker::open(&broker.settings()).await.map_err(|error| open_failure(&error))?;
+    let rotated = Realm::rotate_key(&opened, &id, &path).await;
+    opened.close().await;
+    let Rotated { before, now, old_file } = rotated.map_err(|error| start_failure(&id, error.into()))?;
+    if json {
+        return say::json(&RotatedKey {
+            id: id.as_str(),
+            before: &before,
+            key: &now,
+            key_file: &path,
+            old_file: &old_file,
+        });
+    }
+    say::line(format!("{id}: its key is {now}, private part in {}", path.display()))?;
+    say::line(format!("{id}: it was {before}, kept in {}", old_file.display()))?;
+    say::line(
+        "copy the file to every edge and restart them; then each peer: antar realm trust PEER ".to_owned()
+            + id.as_str()
+            + " --key "
+            + &now,
+    )
+}
+
+#[derive(Debug, Serialize)]
+struct RotatedKey<'a> {
+    id: &'a str,
+    before: &'a str,
+    key: &'a str,
+    key_file: &'a std::path::Path,
+    old_file: &'a std::path::Path,
 }
 
 #[derive(Debug, Serialize)]

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::message::{MSG_ID, headers_of};
-use super::publish::{Answer, Publish, Publisher, Receiver, Room};
+use super::publish::{Answer, Publish, Publisher, Receiver, Room, answer_of};
 use crate::{Append, AppendError, Appended, EntryId, Headers, Seq, Subject};
 
 /// Says how many entries a message holds; without it, it is one.
@@ -258,7 +258,7 @@ impl Bundler {
                 following: None,
             };
             let answer = match self.publisher.publish_within(message, None).await {
-                Ok(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
+                Ok(answer) => answer_of(answer).await,
                 // It was published before.
                 Err(error) if tries > 0 => Err(AppendError::Unknown(error.to_string())),
                 Err(error) => Err(error),
@@ -282,13 +282,9 @@ impl Bundler {
             }
         }
         for (answer, done) in published {
-            let _ = done.send(answer.await.unwrap_or_else(|_| Err(gone())));
+            let _ = done.send(answer_of(answer).await);
         }
     }
-}
-
-fn gone() -> AppendError {
-    AppendError::Unknown("the broker went away".into())
 }
 
 /// A message with several entries: of each the length of its id (two bytes), of its headers as JSON and of its body (four

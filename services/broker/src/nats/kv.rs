@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::NatsBroker;
 use super::bundle::message_of;
 use super::message::{KV_OPERATION, MARKER, MSG_ID, Stored, TTL, expect};
-use super::publish::Publish;
+use super::publish::{Publish, answer_of};
 use super::streams::{Stream, bucket_prefix};
 use super::tail::Follower;
 use crate::kv::check;
@@ -126,9 +126,7 @@ impl NatsBroker {
             following: None,
         };
         match self.publisher.publish(publish).await {
-            Ok(answer) => {
-                Ok(answer.await.unwrap_or_else(|_| Err(AppendError::Unknown("the broker went away".into()))))
-            }
+            Ok(answer) => Ok(answer_of(answer).await),
             Err(error) => Err(KvError::Unavailable(error.to_string())),
         }
     }

@@ -127,13 +127,12 @@ impl NatsBroker {
             .publish(message)
             .await
             .map_err(|error| OpenError::Unreachable(error.to_string()))?;
-        match answer.await {
-            Ok(Err(AppendError::NotStored(_))) => Ok(()),
-            Ok(Ok(_)) => Err(OpenError::Unreachable("the server stored what it must not".into())),
-            Ok(Err(error)) => Err(OpenError::Unreachable(format!(
+        match publish::answer_of(answer).await {
+            Err(AppendError::NotStored(_)) => Ok(()),
+            Ok(_) => Err(OpenError::Unreachable("the server stored what it must not".into())),
+            Err(error) => Err(OpenError::Unreachable(format!(
                 "nothing can be published to {filter}, may this user? {error}"
             ))),
-            Err(_) => Err(OpenError::Unreachable("the broker went away".into())),
         }
     }
 
@@ -159,9 +158,7 @@ impl NatsBroker {
             let mut answers = Vec::with_capacity(append.subjects.len());
             for at in 0..append.subjects.len() {
                 let answer = match broker.publish(&append, at, None).await {
-                    Ok(answer) => answer
-                        .await
-                        .unwrap_or_else(|_| Err(AppendError::Unknown("the broker went away".into()))),
+                    Ok(answer) => publish::answer_of(answer).await,
                     Err(error) => Err(error),
                 };
                 answers.push(publish::answered(answer));
@@ -210,8 +207,7 @@ impl NatsBroker {
         let mut appended: Option<Appended> = None;
         let (mut full, mut stored, mut failed) = (Vec::new(), Vec::new(), None);
         for (at, answer) in waiting.into_iter().enumerate() {
-            let answer = answer.await;
-            match answer.unwrap_or_else(|_| Err(AppendError::Unknown("the broker went away".into()))) {
+            match publish::answer_of(answer).await {
                 Ok(one) if at < originals => {
                     let first = appended.get_or_insert(one.clone());
                     first.duplicate |= one.duplicate;

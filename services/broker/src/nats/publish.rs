@@ -3,7 +3,7 @@
 //! The connection is one of its own and is never mended: when it is lost, a new one is made, everything that was not
 //! acknowledged is published again on it, in the old order and under the old ids, and only then does anything new follow.
 //! So what was published behind a message that got lost cannot be stored before it. (The library's own reconnecting drops
-//! what it had written and sends on what had queued up behind that.)
+//! what it had written and sends what had queued up behind.)
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +59,11 @@ pub(super) type Answer = Result<Appended, AppendError>;
 pub(super) type Receiver = oneshot::Receiver<Answer>;
 /// Held for everything that is on its way or waits for it.
 pub(super) type Room = OwnedSemaphorePermit;
+
+/// Waits for an answer.
+pub(super) async fn answer_of(receiver: Receiver) -> Answer {
+    receiver.await.unwrap_or_else(|_| Err(AppendError::Unknown("the broker went away".into())))
+}
 
 /// An answer that is there already.
 pub(super) fn answered(answer: Answer) -> Receiver {
