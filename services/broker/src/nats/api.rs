@@ -24,8 +24,8 @@ use crate::{OpenError, ReadError};
 const BAD_CONFIGURATION: [u64; 2] = [10052, 10065];
 /// How long one answer may take; an edge answers its client within 5 s.
 pub(super) const API_TIMEOUT: Duration = Duration::from_secs(4);
-/// Most messages of one answer to a direct read.
-pub(super) const BATCH_MAX: usize = 500;
+/// Most messages of one answer to a direct read: a batch of delivery is read in one round trip.
+pub(super) const BATCH_MAX: usize = 2_560;
 /// A connection on which nothing was answered for so long is made anew, at most this often.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +28,8 @@ pub(super) const BUNDLE: &str = "Antar-Bundle";
 /// subject that is limited in messages is limited in bytes as before.
 const ENTRIES_MAX: usize = 256;
 const BYTES_MAX: usize = 64 * 1024;
+/// Most bundles that are on their way to a subject at the same time: each but the first is full.
+const BUNDLES_MAX: usize = 8;
 /// Most messages of their own that are on their way to a subject while others wait.
 const ALONE_MAX: usize = 256;
 /// How often a bundle whose acknowledgement did not come is published again, under the same id, and the pause before.
@@ -79,6 +83,7 @@ impl Part {
 }
 
 /// A copy that is to follow its original.
+#[derive(Clone)]
 pub(super) struct Following {
     pub(super) bundler: Bundler,
     pub(super) subject: Subject,
@@ -201,41 +206,54 @@ impl Bundler {
 
     /// Publishes what waits for a subject until nothing does.
     async fn run(self, subject: Subject) {
-        while let Some(waiting) = self.next(&subject) {
-            if waiting.iter().all(|waiting| waiting.part().is_none()) {
-                self.publish_alone(waiting).await;
-                continue;
+        let mut sent = FuturesUnordered::new();
+        loop {
+            while sent.len() < BUNDLES_MAX
+                && let Some(waiting) = self.next(&subject, sent.is_empty())
+            {
+                if waiting.iter().all(|waiting| waiting.part().is_none()) {
+                    self.publish_alone(waiting).await;
+                    continue;
+                }
+                let bundle = self.bundle(&subject, &waiting);
+                let answer = match &bundle {
+                    Ok(bundle) => self.publisher.publish_within(bundle.clone(), None).await,
+                    Err(error) => Err(error.clone()),
+                };
+                sent.push(self.end_bundle(bundle, answer, waiting));
             }
-            let answer = self.publish_bundle(&subject, &waiting).await;
-            let count = waiting.len();
-            for (at, waiting) in waiting.into_iter().enumerate() {
-                waiting.end(at, count, &answer);
+            if sent.next().await.is_none() {
+                return;
             }
         }
     }
 
-    /// The first of those that wait which go at the same time: all of them in one bundle, or each alone. `None`, and the
-    /// subject is free, if there are none.
-    fn next(&self, subject: &Subject) -> Option<Vec<Waiting>> {
+    /// The first of those that wait which go at the same time: all of them in one bundle, or each alone. While something
+    /// is on its way only a full bundle goes. `None`, and if nothing is on its way the subject is free, if there are none.
+    fn next(&self, subject: &Subject, is_idle: bool) -> Option<Vec<Waiting>> {
         let mut busy = self.busy();
         let queue = busy.get_mut(subject).expect("only its own run removes a subject");
         let Some(first) = queue.front() else {
-            busy.remove(subject);
+            if is_idle {
+                busy.remove(subject);
+            }
             return None;
         };
         let is_bundle = first.part().is_some();
-        let (mut count, mut bytes) = (0, 0);
-        for waiting in queue.iter().take(if is_bundle { ENTRIES_MAX } else { ALONE_MAX }) {
+        let max = if is_bundle { ENTRIES_MAX } else { ALONE_MAX };
+        let (mut count, mut bytes, mut is_full) = (0, 0, false);
+        for waiting in &*queue {
             bytes += waiting.part().map_or(0, |part| part.body.len());
-            if waiting.part().is_some() != is_bundle || (count > 0 && bytes > BYTES_MAX) {
+            is_full = count == max || (count > 0 && bytes > BYTES_MAX);
+            if is_full || waiting.part().is_some() != is_bundle {
                 break;
             }
             count += 1;
         }
-        Some(queue.drain(..count).collect())
+        (is_idle || (is_bundle && is_full)).then(|| queue.drain(..count).collect())
     }
 
-    async fn publish_bundle(&self, subject: &Subject, waiting: &[Waiting]) -> Answer {
+    fn bundle(&self, subject: &Subject, waiting: &[Waiting]) -> Result<Publish, AppendError> {
         let (headers, body) = match waiting {
             [Waiting { what: What::Copy(part, _), .. }] => {
                 (headers_of(&part.id, 1, &part.headers, None, subject)?, part.body.clone())
@@ -245,29 +263,44 @@ impl Bundler {
             }
             several => pack(several.iter().filter_map(Waiting::part), several.len()),
         };
+        Ok(Publish {
+            subject: subject.as_str().to_owned().into(),
+            headers,
+            body,
+            place: Some(subject.clone()),
+            is_kept: true,
+            // Copies have no order among each other that anybody was promised.
+            may_wait: waiting.iter().all(|waiting| matches!(waiting.what, What::Copy(..))),
+            following: None,
+        })
+    }
+
+    /// Waits for what became of a bundle, publishes it again if nobody can tell, and tells those in it.
+    async fn end_bundle(
+        &self,
+        bundle: Result<Publish, AppendError>,
+        mut published: Result<Receiver, AppendError>,
+        waiting: Vec<Waiting>,
+    ) {
         let mut tries = 0;
-        loop {
-            let message = Publish {
-                subject: subject.as_str().to_owned().into(),
-                headers: headers.clone(),
-                body: body.clone(),
-                place: Some(subject.clone()),
-                is_kept: true,
-                // Nothing else goes to this subject before it is answered.
-                may_wait: true,
-                following: None,
-            };
-            let answer = match self.publisher.publish_within(message, None).await {
+        let answer = loop {
+            let answer = match published {
                 Ok(answer) => answer_of(answer).await,
                 // It was published before.
                 Err(error) if tries > 0 => Err(AppendError::Unknown(error.to_string())),
                 Err(error) => Err(error),
             };
-            if !matches!(answer, Err(AppendError::Unknown(_))) || tries == UNKNOWN_TRIES {
-                return answer;
-            }
+            let (Ok(bundle), Err(AppendError::Unknown(_)), true) = (&bundle, &answer, tries < UNKNOWN_TRIES)
+            else {
+                break answer;
+            };
             tries += 1;
             tokio::time::sleep(UNKNOWN_DELAY).await;
+            published = self.publisher.publish_within(bundle.clone(), None).await;
+        };
+        let count = waiting.len();
+        for (at, waiting) in waiting.into_iter().enumerate() {
+            waiting.end(at, count, &answer);
         }
     }
 

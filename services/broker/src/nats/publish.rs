@@ -73,6 +73,7 @@ pub(super) fn answered(answer: Answer) -> Receiver {
 }
 
 /// A message to be stored.
+#[derive(Clone)]
 pub(super) struct Publish {
     pub(super) subject: async_nats::Subject,
     pub(super) headers: HeaderMap,
