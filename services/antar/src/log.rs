@@ -11,6 +11,9 @@ use crate::config::{LogConfig, LogFormat};
 /// The client of NATS tells at lower levels what goes over the wire: tokens' hashes, people's words.
 const TALKATIVE: &str = "async_nats";
 
+/// What it says of failed attempts to connect is said by whoever wanted the connection.
+const CONNECTOR: &str = "async_nats::connector";
+
 /// Starts logging for this process. Stdout is left to what scripts read.
 pub(crate) fn init(config: &LogConfig) {
     let json = match config.format {
@@ -31,7 +34,8 @@ pub(crate) fn init(config: &LogConfig) {
 fn discreet(levels: &Targets) -> Targets {
     let default = levels.default_level().unwrap_or(LevelFilter::OFF);
     let own = levels.iter().filter(|(target, _)| !target.starts_with(TALKATIVE));
-    own.collect::<Targets>().with_default(default).with_target(TALKATIVE, default.min(LevelFilter::INFO))
+    let levels = own.collect::<Targets>().with_default(default);
+    levels.with_target(TALKATIVE, default.min(LevelFilter::INFO)).with_target(CONNECTOR, LevelFilter::OFF)
 }
 
 #[cfg(test)]

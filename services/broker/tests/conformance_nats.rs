@@ -82,3 +82,23 @@ mod one_server {
 mod cluster_of_three {
     antar_broker::conformance_tests!(super::cluster);
 }
+
+#[tokio::test]
+async fn a_user_or_a_token_in_the_url_is_let_in() {
+    for (config, good) in [
+        ("authorization { user: antar, password: rahasia }", "antar:rahasia@"),
+        ("authorization { token: rahasia }", "rahasia@"),
+    ] {
+        let start = move || Nats::options().config(config).start();
+        let server = tokio::task::spawn_blocking(start).await.unwrap();
+        let url = |who: &str| format!("nats://{who}{}", server.addr());
+        let broker = antar_broker::open(&Settings::new(url(good))).await.unwrap();
+        broker.close().await;
+        for bad in ["", "antar:salah@", "salah@"] {
+            let Err(error) = antar_broker::open(&Settings::new(url(bad))).await else {
+                panic!("{bad:?} is let in by {config}")
+            };
+            assert!(!error.to_string().contains("salah"), "{error}");
+        }
+    }
+}

@@ -24,6 +24,9 @@ const SENT_TOGETHER_MAX: usize = 64;
 const SCAN_PAGE: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 4 * 1024 * 1024 };
 /// How many entries may come into a box between a receiver's copy of a message and its sender's.
 const APPENDED_TOGETHER: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 8 * 1024 * 1024 };
+/// The same when that was not enough, and within what time the copy follows.
+const APPENDED_BEFORE: ReadLimit = ReadLimit { entries_max: SCAN_ENTRIES_MAX, bytes_max: 32 * 1024 * 1024 };
+const COPIED_WITHIN_US: u64 = 10 * 1_000_000;
 /// How far the clock that made an id may differ from the broker's, and those of the broker's parts from each other.
 pub(crate) const CLOCK_SKEW_US: u64 = 120 * 1_000_000;
 
@@ -301,7 +304,7 @@ impl Shared {
         Ok(Some(MessageStatus { state, receivers: status }))
     }
 
-    /// The entry of an append, known to have been made at `seq` or just behind it, on one of its subjects.
+    /// The entry of an append, known to have been made at about `seq`, on one of its subjects.
     pub(crate) async fn entry_of(
         &self,
         subject: &Subject,
@@ -315,10 +318,15 @@ impl Shared {
             let more = page.more;
             let found = page.entries.into_iter().find(|entry| entry.id == *id);
             if found.is_some() || !more {
-                return Ok(found);
+                if found.is_some() {
+                    return Ok(found);
+                }
+                break;
             }
         }
-        Ok(None)
+        // Another of its subjects may have been slower than this one.
+        let page = self.broker.read(&Filter::from(subject), ReadFrom::Before(seq), APPENDED_TOGETHER).await?;
+        Ok(page.entries.into_iter().find(|entry| entry.id == *id))
     }
 
     /// Whether a subject has entries before `seq`. One on which such an append has no entry was then left out of it:
@@ -389,14 +397,23 @@ impl Shared {
     ) -> Result<(State, Option<String>), ReadError> {
         let filter = Filter::from(&self.places.mail_box(receiver, mailbox));
         let is_it = |entry: &Entry| Mail::of(entry).is_some_and(|mail| mail.id == id);
-        let older = self.broker.read(&filter, ReadFrom::Before(sent.seq), APPENDED_TOGETHER).await?;
+        let mut older = self.broker.read(&filter, ReadFrom::Before(sent.seq), APPENDED_TOGETHER).await?;
         let mut found = older.entries.iter().find(|entry| is_it(entry)).cloned();
+        if found.is_none() && older.more {
+            older = self.broker.read(&filter, ReadFrom::Before(sent.seq), APPENDED_BEFORE).await?;
+            found = older.entries.iter().find(|entry| is_it(entry)).cloned();
+        }
         if found.is_none() {
             found = self.scan(&filter, ReadFrom::After(sent.seq), Some(1), is_it).await?.into_iter().next();
         }
         if let Some(entry) = found {
             let is_read = entry.seq <= self.cursors.get(receiver, mailbox);
             return Ok((if is_read { State::Read } else { State::Delivered }, None));
+        }
+        // A copy follows its original within seconds. A box that has taken more than was looked at since then was not full.
+        let looked_since = older.entries.last().filter(|_| older.more).map(|entry| entry.time.0);
+        if looked_since.is_some_and(|time| time + COPIED_WITHIN_US > sent.time.0) {
+            return Ok((State::Delivered, None));
         }
         match older.entries.is_empty() {
             false => Ok((State::Failed, Some(ErrorCode::MailboxFull.as_str().to_owned()))),

@@ -29,6 +29,7 @@ use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
 use crate::places::Places;
+use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
 use crate::shared::{Setting, Shared};
@@ -99,6 +100,7 @@ impl Realm {
             lanes: Mutex::default(),
             appends: AtomicU64::new(0),
             scans: Semaphore::new(1),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             meetings: Arc::new(Semaphore::new(card::MEETINGS_MAX)),
             key: Arc::new(key),
             broker,

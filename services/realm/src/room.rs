@@ -16,9 +16,12 @@ use crate::shared::Shared;
 /// times before it is full.
 const LOOK_EVERY_MAX: u64 = 509;
 const LOOKS_PER_BOX: u64 = 200;
+/// How many are looked at at the same time.
+pub(crate) const LOOKS_MAX: usize = 8;
 /// A box is nearly full when less than this part of it is free.
 const FREE_PART: u64 = 10;
 /// How many of the oldest go at once from a box where nothing is ever unread.
+const OLDEST_TRIES: usize = 64;
 const OLDEST: ReadLimit = ReadLimit { entries_max: 10_000, bytes_max: 64 * 1024 * 1024 };
 
 impl Shared {
@@ -28,8 +31,11 @@ impl Shared {
         if !self.appends.fetch_add(1, Ordering::Relaxed).is_multiple_of(look_every) {
             return;
         }
+        // Whoever finds others looking is met another time.
+        let Ok(permit) = self.looks.clone().try_acquire_owned() else { return };
         let (shared, subjects) = (self.clone(), subjects.to_vec());
         self.tasks.spawn(async move {
+            let _permit = permit;
             for subject in &subjects {
                 shared.keep_room(subject).await;
             }
@@ -61,11 +67,7 @@ impl Shared {
                 Ok(peer) => self.acked(&self.places.source(Some(&peer)).queue).await,
                 Err(_) => Seq::ZERO,
             },
-            _ => {
-                let upto = self.oldest(subject).await;
-                return upto > Seq::ZERO
-                    && self.broker.trim(subject, upto).await.is_ok_and(|removed| removed > 0);
-            }
+            _ => return self.drop_oldest(subject).await,
         };
         upto > Seq::ZERO && self.trim(subject, upto).await.is_ok_and(|removed| removed > 0)
     }
@@ -93,11 +95,22 @@ impl Shared {
         self.broker.queue_state(queue).await.ok().flatten().map_or(Seq::ZERO, |state| state.acked)
     }
 
-    /// Up to where a subject's oldest part goes.
-    async fn oldest(&self, subject: &Subject) -> Seq {
-        let part = usize::try_from(self.config.mailbox_entries_max / FREE_PART).unwrap_or(usize::MAX);
-        let limit = ReadLimit { entries_max: OLDEST.entries_max.min(part.max(1)), ..OLDEST };
-        let page = self.broker.read(&Filter::from(subject), ReadFrom::After(Seq::ZERO), limit).await;
-        page.ok().and_then(|page| page.entries.last().map(|entry| entry.seq)).unwrap_or_default()
+    /// Removes a subject's oldest part. A broker may keep several entries together, and removes them together: then the part
+    /// has to be larger than that.
+    async fn drop_oldest(&self, subject: &Subject) -> bool {
+        let part = usize::try_from(self.config.mailbox_entries_max / FREE_PART).unwrap_or(usize::MAX).max(1);
+        let mut from = Seq::ZERO;
+        for _ in 0..OLDEST_TRIES {
+            let limit = ReadLimit { entries_max: OLDEST.entries_max.min(part), ..OLDEST };
+            let page = self.broker.read(&Filter::from(subject), ReadFrom::After(from), limit).await;
+            let Some(upto) = page.ok().and_then(|page| page.entries.last().map(|entry| entry.seq)) else {
+                return false;
+            };
+            match self.broker.trim(subject, upto).await {
+                Ok(0) => from = upto,
+                removed => return removed.is_ok(),
+            }
+        }
+        false
     }
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use antar_broker::{Append, AppendError, Appended, PendingAppend, ReadError, Subject};
 use antar_proto::command::Receiver;
@@ -18,6 +18,9 @@ use crate::shared::Shared;
 const UNKNOWN_TRIES: u32 = 3;
 /// Pause before each of these.
 const UNKNOWN_DELAY: Duration = Duration::from_millis(200);
+
+/// No longer than this after the first try: it must be recognised as the same, also if this process stood still meanwhile.
+const UNKNOWN_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What is to be sent, and to whom.
 #[derive(Debug, Clone, Copy)]
@@ -220,7 +223,10 @@ async fn all(waiting: Vec<(Result<PendingAppend, AppendError>, One)>) -> Result<
             Err(SendError::IdReused) => return Err(SendError::IdReused),
             Err(error) => {
                 all_full = false;
-                refused.get_or_insert(error);
+                // Nobody can tell of the whole what nobody can tell of a part.
+                if refused.is_none() || matches!(error, SendError::Unknown(_)) {
+                    refused = Some(error);
+                }
             }
         }
     }
@@ -246,7 +252,7 @@ impl One {
     /// (A try whose acknowledgement was lost was nearly always stored, in its place, and the next one finds it there.
     /// Where it was not, the message is stored behind those that were sent meanwhile.)
     async fn finish(self, mut answer: Result<Appended, AppendError>) -> Result<Stored, SendError> {
-        let mut tries = 0;
+        let (began, mut tries) = (Instant::now(), 0);
         loop {
             answer = match answer {
                 Ok(appended) if appended.duplicate && tries == 0 => return self.repeated(appended).await,
@@ -259,7 +265,11 @@ impl One {
                     return Ok(Stored { duplicate: false, full: Vec::new() });
                 }
                 Err(AppendError::Full(_)) => return Err(SendError::MailboxFull),
-                Err(AppendError::Unknown(_)) if tries < UNKNOWN_TRIES && !self.append.is_fresh => {
+                Err(AppendError::Unknown(_))
+                    if tries < UNKNOWN_TRIES
+                        && began.elapsed() < UNKNOWN_TIME_MAX
+                        && !self.append.is_fresh =>
+                {
                     tries += 1;
                     tokio::time::sleep(UNKNOWN_DELAY).await;
                     match self.shared.broker.append(self.append.clone()).await {

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) appends: AtomicU64,
     /// Long looks through mailboxes, one at a time: other reads shall not wait for them.
     pub(crate) scans: Semaphore,
+    /// Held by whoever looks how full boxes are.
+    pub(crate) looks: Arc<Semaphore>,
     /// Requests for our card that wait for the card of whoever has made them.
     pub(crate) meetings: Arc<Semaphore>,
     /// What the realm signs with.

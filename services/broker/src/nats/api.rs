@@ -24,6 +24,8 @@ use crate::{OpenError, ReadError};
 const BAD_CONFIGURATION: [u64; 2] = [10052, 10065];
 /// How long one answer may take; an edge answers its client within 5 s.
 pub(super) const API_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often a direct read is asked for within that time.
+const GET_TRIES: u32 = 2;
 /// Most messages of one answer to a direct read: a batch of delivery is read in one round trip.
 pub(super) const BATCH_MAX: usize = 2_560;
 /// A connection on which nothing was answered for so long is made anew, at most this often.
@@ -107,20 +109,21 @@ impl Api {
     ) -> Result<Self, OpenError> {
         let troubles = watch::Sender::new(Troubles::default());
         let on_event = troubles.clone();
-        let live =
-            options.connection(
-                "live",
-                &format!("{inbox}.l"),
-                LIVE_MESSAGES_MAX,
-                move |event| match event {
-                    Event::Connected => on_event.send_modify(|troubles| troubles.mended += 1),
-                    Event::SlowConsumer(_) => on_event.send_modify(|troubles| troubles.dropped += 1),
-                    _ => {}
-                },
-            )?;
+        let live = options.connection(
+            "live",
+            &format!("{inbox}.l"),
+            LIVE_MESSAGES_MAX,
+            &Arc::default(),
+            move |event| match event {
+                Event::Connected => on_event.send_modify(|troubles| troubles.mended += 1),
+                Event::SlowConsumer(_) => on_event.send_modify(|troubles| troubles.dropped += 1),
+                _ => {}
+            },
+        )?;
         let unreachable = |error: &dyn std::fmt::Display| options.unreachable(error);
         let live = live.connect(options.servers()).await.map_err(|error| unreachable(&error))?;
-        let connection = options.connection("reader", &format!("{inbox}.q"), ANSWERS_MAX, |_| {})?;
+        let connection =
+            options.connection("reader", &format!("{inbox}.q"), ANSWERS_MAX, &Arc::default(), |_| {})?;
         let client = connection.connect(options.servers()).await.map_err(|error| unreachable(&error))?;
         let inbox = format!("{inbox}.r");
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(|error| unreachable(&error))?;
@@ -204,6 +207,17 @@ impl Api {
     }
 
     async fn get_by(&self, client: &Client, stream: &str, get: &Get<'_>) -> Result<Got, ReadError> {
+        // Any replica may be asked: one that has just died takes the question with it.
+        for _ in 0..GET_TRIES {
+            if let Some(got) = self.get_once(client, stream, get).await? {
+                return Ok(got);
+            }
+        }
+        Err(ReadError::Unavailable(self.silent().to_string()))
+    }
+
+    /// `None` if no answer came in time.
+    async fn get_once(&self, client: &Client, stream: &str, get: &Get<'_>) -> Result<Option<Got>, ReadError> {
         let single = get.batch.is_none();
         let (sender, mut answers) = mpsc::channel(get.batch.unwrap_or(1) + 2);
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
@@ -250,15 +264,15 @@ impl Api {
         };
         // Cancel-safe: the question is forgotten with this future.
         let got = tokio::select! {
-            got = timeout(API_TIMEOUT, asked) => got,
+            got = timeout(API_TIMEOUT / GET_TRIES, asked) => got,
             () = self.inner.closed.cancelled() => return Err(ReadError::Closed),
         };
         match got {
             Ok(got) => {
                 self.inner.note_answer();
-                got
+                got.map(Some)
             }
-            Err(_) => Err(unavailable(self.silent().to_string())),
+            Err(_) => Ok(None),
         }
     }
 

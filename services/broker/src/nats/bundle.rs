@@ -16,10 +16,11 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::message::{MSG_ID, headers_of};
-use super::publish::{Answer, Publish, Publisher, Receiver, Room, answer_of};
+use super::publish::{Answer, Publish, Publisher, REPEAT_MAX, Receiver, Room, answer_of};
 use crate::{Append, AppendError, Appended, EntryId, Headers, Seq, Subject};
 
 /// Says how many entries a message holds; without it, it is one.
@@ -27,7 +28,7 @@ pub(super) const BUNDLE: &str = "Antar-Bundle";
 /// Most entries of a bundle, and bytes of their bodies: together no more than the longest message of a user, so that a
 /// subject that is limited in messages is limited in bytes as before.
 const ENTRIES_MAX: usize = 256;
-const BYTES_MAX: usize = 64 * 1024;
+const BYTES_MAX: usize = 32 * 1024;
 /// Most bundles that are on their way to a subject at the same time: each but the first is full.
 const BUNDLES_MAX: usize = 8;
 /// Most messages of their own that are on their way to a subject while others wait.
@@ -282,7 +283,7 @@ impl Bundler {
         mut published: Result<Receiver, AppendError>,
         waiting: Vec<Waiting>,
     ) {
-        let mut tries = 0;
+        let (began, mut tries) = (Instant::now(), 0);
         let answer = loop {
             let answer = match published {
                 Ok(answer) => answer_of(answer).await,
@@ -290,8 +291,8 @@ impl Bundler {
                 Err(error) if tries > 0 => Err(AppendError::Unknown(error.to_string())),
                 Err(error) => Err(error),
             };
-            let (Ok(bundle), Err(AppendError::Unknown(_)), true) = (&bundle, &answer, tries < UNKNOWN_TRIES)
-            else {
+            let may_repeat = tries < UNKNOWN_TRIES && began.elapsed() < REPEAT_MAX;
+            let (Ok(bundle), Err(AppendError::Unknown(_)), true) = (&bundle, &answer, may_repeat) else {
                 break answer;
             };
             tries += 1;

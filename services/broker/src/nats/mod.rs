@@ -214,6 +214,8 @@ impl NatsBroker {
                 }
                 Ok(one) => stored.push((at, one)),
                 Err(AppendError::Full(subject)) => full.push(subject),
+                // Nobody can tell of the whole what nobody can tell of a part.
+                Err(error @ AppendError::Unknown(_)) => failed = Some(error),
                 Err(error) => drop(failed.get_or_insert(error)),
             }
         }

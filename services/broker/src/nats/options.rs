@@ -1,9 +1,12 @@
 //! How a NATS server is reached: URLs, credentials, and what a connection is told about itself.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use async_nats::{Auth, AuthError, ConnectOptions, Event, ServerAddr};
+use nkeys::KeyPair;
 
 use crate::{OpenError, Settings};
 
@@ -12,7 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A silent connection is given up after three of these: 15 s instead of the library's 180 s.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Messages that wait in one subscription to what is live; what comes beyond is dropped and found as a gap.
-pub(super) const LIVE_MESSAGES_MAX: usize = 1024;
+/// Few, for each may be a bundle, and whoever is slow holds them all.
+pub(super) const LIVE_MESSAGES_MAX: usize = 128;
 /// Answers that wait in the one subscription to all of them: more than are asked for at once.
 pub(super) const ANSWERS_MAX: usize = 256 * 1024;
 /// Commands that wait to be written.
@@ -26,18 +30,36 @@ const REPLICAS_MAX: usize = 5;
 #[derive(Clone)]
 pub(super) struct Options {
     servers: Vec<ServerAddr>,
-    auth: Auth,
+    login: Arc<Login>,
     pub(super) replicas: usize,
 }
 
-#[derive(Clone)]
-enum Auth {
-    /// In the URL, or none.
-    Url,
-    /// The text of a `.creds` file.
-    Credentials(String),
-    /// The seed of an nkey.
-    Seed(String),
+/// What a connection says to be let in.
+enum Login {
+    /// What the first URL with a user says: a user and a password, or a token, or nothing.
+    Url { user: Option<String>, password: Option<String> },
+    /// A signature, and the JWT of a `.creds` file if there is one; else the key speaks for itself.
+    Key { key: KeyPair, jwt: Option<String> },
+}
+
+impl Login {
+    fn auth(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
+        let mut auth = Auth::new();
+        match self {
+            Self::Url { user, password: Some(password) } => {
+                (auth.username, auth.password) = (user.clone(), Some(password.clone()));
+            }
+            Self::Url { user, password: None } => auth.token = user.clone(),
+            Self::Key { key, jwt } => {
+                auth.signature = Some(key.sign(nonce).map_err(AuthError::new)?);
+                match jwt {
+                    Some(jwt) => auth.jwt = Some(jwt.clone()),
+                    None => auth.nkey = Some(key.public_key()),
+                }
+            }
+        }
+        Ok(auth)
+    }
 }
 
 /// Whether `url` is for this broker.
@@ -61,11 +83,19 @@ impl Options {
         if !(1..=REPLICAS_MAX).contains(&settings.replicas) {
             return Err(OpenError::Invalid(format!("replicas go from 1 to {REPLICAS_MAX}")));
         }
-        let auth = match &settings.credentials {
-            None => Auth::Url,
+        let servers = servers(&settings.url)?;
+        let login = match &settings.credentials {
+            None => {
+                let named = servers.iter().find(|server| server.username().is_some());
+                let text = |part: Option<&str>| part.map(str::to_owned);
+                Login::Url {
+                    user: text(named.and_then(ServerAddr::username)),
+                    password: text(named.and_then(ServerAddr::password)),
+                }
+            }
             Some(path) => credentials(path).await?,
         };
-        Ok(Self { servers: servers(&settings.url)?, auth, replicas: settings.replicas })
+        Ok(Self { servers, login: Arc::new(login), replicas: settings.replicas })
     }
 
     pub(super) fn servers(&self) -> &[ServerAddr] {
@@ -79,16 +109,25 @@ impl Options {
         OpenError::Unreachable(format!("NATS cannot be reached at {servers}: {error}"))
     }
 
-    /// Options of one connection; `on_event` hears what becomes of it.
+    /// Options of one connection; `on_event` hears what becomes of it. Once `is_over` it logs in nowhere any more.
     pub(super) fn connection(
         &self,
         role: &str,
         inbox: &str,
         messages_max: usize,
+        is_over: &Arc<AtomicBool>,
         on_event: impl Fn(&Event) + Send + Sync + 'static,
     ) -> Result<ConnectOptions, OpenError> {
         let role_for_log = role.to_owned();
-        let options = ConnectOptions::new()
+        let (login, is_over) = (self.login.clone(), is_over.clone());
+        let log_in = move |nonce: Vec<u8>| {
+            let auth = match is_over.load(Ordering::Acquire) {
+                true => Err(AuthError::new("this connection is not made again")),
+                false => login.auth(&nonce),
+            };
+            std::future::ready(auth)
+        };
+        Ok(ConnectOptions::with_auth_callback(log_in)
             .name(format!("antar {role}"))
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
@@ -108,14 +147,7 @@ impl Options {
                 log(&role_for_log, &event);
                 on_event(&event);
                 std::future::ready(())
-            });
-        match &self.auth {
-            Auth::Url => Ok(options),
-            Auth::Seed(seed) => Ok(options.nkey(seed.clone())),
-            Auth::Credentials(text) => options
-                .credentials(text)
-                .map_err(|error| OpenError::Invalid(format!("the credentials cannot be used: {error}"))),
-        }
+            }))
     }
 }
 
@@ -133,13 +165,12 @@ fn log(role: &str, event: &Event) {
     }
 }
 
-async fn credentials(path: &Path) -> Result<Auth, OpenError> {
+async fn credentials(path: &Path) -> Result<Login, OpenError> {
     let text = tokio::fs::read_to_string(path)
         .await
         .map_err(|error| OpenError::Invalid(format!("cannot read {}: {error}", path.display())))?;
-    if text.contains("BEGIN NATS USER JWT") {
-        return Ok(Auth::Credentials(text));
-    }
+    let jwt = text.lines().skip_while(|line| !line.contains("BEGIN NATS USER JWT")).nth(1);
+    let jwt = jwt.map(|line| line.trim().to_owned());
     let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
     let seed = seed.ok_or_else(|| {
         OpenError::Invalid(format!(
@@ -147,5 +178,8 @@ async fn credentials(path: &Path) -> Result<Auth, OpenError> {
             path.display()
         ))
     })?;
-    Ok(Auth::Seed(seed.to_owned()))
+    let key = KeyPair::from_seed(seed).map_err(|error| {
+        OpenError::Invalid(format!("the credentials in {} cannot be used: {error}", path.display()))
+    })?;
+    Ok(Login::Key { key, jwt })
 }

@@ -6,7 +6,7 @@
 //! what it had written and sends what had queued up behind.)
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -34,14 +34,18 @@ const LINK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What may be in flight: one permit for a message, and one for each of these bytes of it.
 const PERMIT_BYTES: usize = 8 * 1024;
 const PERMITS: usize = 8 * 1024;
+/// A connection on which nothing was acknowledged for so long, while something is in flight, is given up: well before any
+/// message is told to be unknown, so that all of them are published again in their order.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Nothing is published again later than this after the first time. The server must still know its id, also if this process
+/// stood still meanwhile; see [`crate::IDEMPOTENCE_WINDOW`].
+pub(super) const REPEAT_MAX: Duration = Duration::from_secs(60);
 /// How often messages in flight are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long closing waits for what is in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between attempts to connect.
 const CONNECT_DELAY: Duration = Duration::from_millis(100);
-/// A connection that was given up ends by itself after this; until then the library would mend it.
-const ABANDONED_DELAY: Duration = Duration::from_secs(3600);
 
 /// Pause before a message is published again that met one like it on its way through the cluster.
 const BUSY_DELAY: Duration = Duration::from_millis(5);
@@ -129,6 +133,8 @@ struct Flight {
     message: Publish,
     done: oneshot::Sender<Answer>,
     since: Instant,
+    /// When it was published first.
+    first: Instant,
     /// It was published on a connection before, and may be stored.
     is_repeated: bool,
     /// How often it was found busy.
@@ -223,7 +229,10 @@ impl Publisher {
         let connection = link.as_ref().expect("a link that was waited for is there");
         let (subject, headers) = (message.subject.clone(), message.headers.clone());
         let body = message.body.clone();
-        let flight = Flight { message, done, since: Instant::now(), is_repeated: false, tries: 0, room };
+        let flight = {
+            let now = Instant::now();
+            Flight { message, done, since: now, first: now, is_repeated: false, tries: 0, room }
+        };
         let number = self.inner.flights().push(flight);
         connection.publish(number, subject, headers, body).await;
         Ok(answer)
@@ -296,17 +305,19 @@ impl Inner {
         let inbox: Arc<str> = format!("{}.a{generation}", self.inbox).into();
         let dead = CancellationToken::new();
         let on_event = dead.clone();
-        let options = self.options.connection("publisher", &inbox, ANSWERS_MAX, move |event| {
+        // Of a client that mended its connection by itself what had queued up in it would be stored, at any later time.
+        let is_over = Arc::new(AtomicBool::new(false));
+        let options = self.options.connection("publisher", &inbox, ANSWERS_MAX, &is_over, move |event| {
             if matches!(event, Event::Disconnected | Event::Closed) {
                 on_event.cancel();
             }
         })?;
-        let told = dead.clone();
-        let options = options.reconnect_delay_callback(move |_| {
-            if told.is_cancelled() { ABANDONED_DELAY } else { Duration::ZERO }
-        });
         let unreachable = |error: &dyn std::fmt::Display| self.options.unreachable(error);
-        let client = options.connect(self.options.servers()).await.map_err(|error| unreachable(&error))?;
+        let servers = self.options.servers();
+        // Each server gets one try; a client that was connected once gets no further than that.
+        let options = options.max_reconnects(servers.len()).reconnect_delay_callback(|_| Duration::ZERO);
+        let client = options.connect(servers).await.map_err(|error| unreachable(&error))?;
+        is_over.store(true, Ordering::Release);
         let acks = client.subscribe(format!("{inbox}.*")).await.map_err(|error| unreachable(&error))?;
         self.tasks.spawn(self.clone().take_acks(acks, inbox.len() + 1, dead.clone()));
         Ok(Link { client, inbox, dead })
@@ -339,7 +350,7 @@ impl Inner {
                         "the connection to NATS was lost, and then: {error}"
                     ))),
                     Some(answer) => answer,
-                    None if flight.tries < BUSY_TRIES => {
+                    None if flight.tries < BUSY_TRIES && flight.first.elapsed() < REPEAT_MAX => {
                         self.tasks.spawn(self.clone().publish_again(flight));
                         continue;
                     }
@@ -398,6 +409,8 @@ impl Inner {
                 let base = flights.base;
                 let there = flights.queue.iter_mut().enumerate();
                 let numbered = there.filter_map(|(at, flight)| Some((base + at as u64, flight.as_mut()?)));
+                // The others are told to be unknown in a moment.
+                let numbered = numbered.filter(|(_, flight)| flight.first.elapsed() < REPEAT_MAX);
                 let parts = numbered.map(|(number, Flight { message, is_repeated, .. })| {
                     *is_repeated = true;
                     (number, message.subject.clone(), message.headers.clone(), message.body.clone())
@@ -427,15 +440,16 @@ impl Inner {
             let now = Instant::now();
             let (expired, silent) = {
                 let mut flights = self.flights();
-                let expired = flights.expired(now);
-                let silent = now - flights.answered > ACK_TIMEOUT;
-                if !expired.is_empty() && silent {
+                let waits_long = |flight: &Flight| now - flight.since > SILENCE_MAX;
+                let is_silent = now - flights.answered > SILENCE_MAX
+                    && flights.queue.front().is_some_and(|first| first.as_ref().is_some_and(waits_long));
+                if is_silent {
                     flights.answered = now;
                 }
-                (expired, silent)
+                (flights.expired(now), is_silent)
             };
-            if !expired.is_empty() && silent {
-                tracing::warn!(messages = expired.len(), "NATS acknowledges nothing, connecting anew");
+            if silent {
+                tracing::warn!("NATS acknowledges nothing, connecting anew");
                 if let Some(link) = &*self.link.read().await {
                     link.dead.cancel();
                 }

@@ -15,6 +15,8 @@ use crate::{Entry, Filter, Page, ReadError, ReadFrom, ReadLimit, Seq, Subject, T
 
 /// Most bytes of one answer.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many times more messages are read backward when those before held too few entries.
+const BACKWARD_FACTOR: u64 = 16;
 /// Bytes that headers and names may add to a body, for guessing how much to ask for.
 const HEAD_BYTES: usize = 512;
 /// Pause before a server that is behind is asked again.
@@ -231,8 +233,29 @@ impl Reader {
         limit: ReadLimit,
     ) -> Result<Page, ReadError> {
         // One more tells whether there are more; of the last message nothing may lie before `before`.
-        let wanted = limit.entries_max as u64 + 2;
+        let most = limit.entries_max as u64 + 2;
         let behind = self.count_from(stream, filter, end).await?;
+        // A message may hold many entries, so few are tried first.
+        let mut wanted = most.min(8.max(most / BACKWARD_FACTOR));
+        loop {
+            let (page, begin) = self.last_of(stream, filter, (before, end), behind, wanted, limit).await?;
+            if page.more || begin <= 1 || wanted >= most {
+                return Ok(page);
+            }
+            wanted = most.min(wanted * BACKWARD_FACTOR);
+        }
+    }
+
+    /// The newest entries of the last `wanted` messages below `end`, and the sequence from which it has looked.
+    async fn last_of(
+        &self,
+        stream: &Stream,
+        filter: &str,
+        (before, end): (Seq, u64),
+        behind: u64,
+        wanted: u64,
+        limit: ReadLimit,
+    ) -> Result<(Page, u64), ReadError> {
         let (mut begin, mut too_late) = (end, end);
         let mut width = wanted.saturating_mul(2);
         let mut count = 0;
@@ -265,7 +288,7 @@ impl Reader {
                 _ => break,
             }
         }
-        Ok(newest.page())
+        Ok((newest.page(), begin))
     }
 
     /// See [`crate::Broker::last`].
