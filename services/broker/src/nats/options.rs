@@ -39,7 +39,7 @@ enum Login {
     /// What the first URL with a user says: a user and a password, or a token, or nothing.
     Url { user: Option<String>, password: Option<String> },
     /// A signature, and the JWT of a `.creds` file if there is one; else the key speaks for itself.
-    Key { key: KeyPair, jwt: Option<String> },
+    Key { key: Box<KeyPair>, jwt: Option<String> },
 }
 
 impl Login {
@@ -181,5 +181,5 @@ async fn credentials(path: &Path) -> Result<Login, OpenError> {
     let key = KeyPair::from_seed(seed).map_err(|error| {
         OpenError::Invalid(format!("the credentials in {} cannot be used: {error}", path.display()))
     })?;
-    Ok(Login::Key { key, jwt })
+    Ok(Login::Key { key: Box::new(key), jwt })
 }
