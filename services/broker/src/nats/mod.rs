@@ -1,7 +1,8 @@
 //! The log on NATS JetStream: many processes, many machines, and the server's own clustering.
 //!
 //! * `open` — connecting, and what a server has to be.
-//! * `publish` — appends: in order, acknowledged, published again after a lost connection; on a connection of its own.
+//! * `publish`, `ack` — appends: in order, acknowledged, published again after a lost connection; on a connection of its own.
+//! * `bundle` — several entries in one message.
 //! * `api`, `read` — questions to the server; reading entries forward and backward.
 //! * `streams` — the streams and buckets: made, compared, found by subject.
 //! * `tail` — following what is stored, live and without a gap.
@@ -10,6 +11,7 @@
 //! Architecture invariant: a publish is not an acknowledgement; nothing is told to be stored before the stream's leader
 //! said so. Every wait has a timeout of our own, for the library's do not hold while it is not connected.
 
+mod ack;
 mod api;
 mod bundle;
 mod kv;
