@@ -82,6 +82,11 @@ impl Cursors {
         Seq(kept.max(ahead))
     }
 
+    /// Waits until [`Self::get`] knows what any edge has made durable of a cursor.
+    pub(crate) async fn catch_up(&self, user: &UserName, mailbox: &str) -> Result<(), KvError> {
+        self.copy.catch_up(&key(user, mailbox)).await
+    }
+
     /// Moves a cursor at once for this process; durable after the next [`Self::flush`].
     pub(crate) fn advance(&self, mark: ReadMark) {
         let key = mark.key();

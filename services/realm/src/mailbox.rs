@@ -79,9 +79,16 @@ impl Shared {
         limit: ReadLimit,
     ) -> Result<Unread, ReadError> {
         let subject = self.places.mail_box(user, mailbox);
-        let cursor = self.cursors.get(user, mailbox);
         let mut unread = Unread::default();
-        if self.broker.last(&subject).await? <= cursor {
+        let last = self.broker.last(&subject).await?;
+        if last <= self.cursors.get(user, mailbox) {
+            return Ok(unread);
+        }
+        // It may have been read on another edge a moment ago.
+        let caught_up = self.cursors.catch_up(user, mailbox).await;
+        caught_up.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        let cursor = self.cursors.get(user, mailbox);
+        if last <= cursor {
             return Ok(unread);
         }
         let page = self.broker.read(&Filter::from(&subject), ReadFrom::After(cursor), limit).await?;

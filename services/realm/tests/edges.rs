@@ -90,6 +90,18 @@ async fn pushed_until(edge: &Realm, last: &str) -> Vec<String> {
     texts
 }
 
+/// Lets two edges of a paused realm work until one of them stops with a part of its batch in the log: that one, and the
+/// other, which goes on.
+async fn first_to_stop<'a>(first: &'a Edge, second: &'a Edge) -> (&'a Edge, &'a Edge) {
+    pause(&second.realm, false).await;
+    let (stopped, other) = tokio::select! {
+        () = first.faults.held(1) => (first, second),
+        () = second.faults.held(1) => (second, first),
+    };
+    other.faults.stall_after(u64::MAX);
+    (stopped, other)
+}
+
 async fn pause(edge: &Realm, paused: bool) {
     assert_eq!(edge.admin(AdminRequest::Pause { paused }).await, AdminReply::Done);
 }
@@ -135,14 +147,8 @@ async fn an_edge_that_stops_in_the_middle_of_delivery_is_replaced_and_does_no_ha
     // Whichever of them delivers stops with a part of its batch in the log.
     first.faults.stall_after(50);
     second.faults.stall_after(50);
-    pause(&second.realm, false).await;
     let since = Instant::now();
-    let stopped = tokio::select! {
-        () = first.faults.held(1) => &first,
-        () = second.faults.held(1) => &second,
-    };
-    let other = if std::ptr::eq(stopped, &first) { &second } else { &first };
-    other.faults.stall_after(u64::MAX);
+    let (stopped, other) = first_to_stop(&first, &second).await;
     let mut expected = vec!["before".to_owned()];
     expected.extend(texts);
     assert_eq!(pushed_until(&other.realm, "message 199").await, expected);
@@ -215,14 +221,8 @@ async fn a_lane_goes_on_at_another_edge_when_the_one_that_works_it_stops() {
         edge.faults.forget_ids(true);
         edge.faults.stall_after(50);
     }
-    pause(&second.realm, false).await;
     let since = Instant::now();
-    let stopped = tokio::select! {
-        () = first.faults.held(1) => &first,
-        () = second.faults.held(1) => &second,
-    };
-    let other = if std::ptr::eq(stopped, &first) { &second } else { &first };
-    other.faults.stall_after(u64::MAX);
+    let (stopped, other) = first_to_stop(&first, &second).await;
     let mut expected = vec!["before".to_owned()];
     expected.extend(texts);
     assert_eq!(pushed_until(&two.realm, "message 199").await, expected);
