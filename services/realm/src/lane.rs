@@ -246,9 +246,12 @@ impl Lane {
     }
 
     /// Asks the peer now and then whether it takes envelopes, beside the work: what it says now holds for the next batch.
-    /// At first, and after it said no, its answer is waited for.
+    /// At first, after it said no, and when it is known to have another key, its answer is waited for.
     async fn check_card(&mut self) -> Result<(), LaneError> {
         let (shared, realm) = (self.shared.clone(), self.peer.realm.clone());
+        if shared.peers.copy.get(realm.as_str()).is_some_and(|peer| peer.key_change().is_some()) {
+            (self.card_at, self.asking) = (None, None);
+        }
         let asking = async move { ask_card(&shared, &realm).await };
         let answer = match self.asking.take() {
             Some(asked) if asked.is_finished() => asked.await.unwrap_or(Ok(())),
