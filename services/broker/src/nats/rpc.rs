@@ -94,8 +94,8 @@ impl NatsBroker {
                     }
                 });
             }
-            // Whoever asked between the end and the server's note of it is answered by somebody else. Draining ends when
-            // the server has taken note; unsubscribing would drop what is on its way.
+            // Whoever asked between the end and the server's note of it is mostly answered by somebody else. Draining waits for
+            // what has arrived; unsubscribing would drop it.
             let _ = subscriber.drain().await;
             loop {
                 // Cancel-safe: once the broker is closed nobody waits for what is handed on.
