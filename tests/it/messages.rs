@@ -119,6 +119,7 @@ fn nothing_is_sent_under_an_id_that_the_server_made() {
         let id: Uuid = text(&sent, "message_id").parse().expect("a UUID");
         refused(messi.cmd(&format!("@{} send henderson sekali", id.simple())), "bad-request");
         assert_eq!(texts(&henderson.inbox()), ["sekali"]);
+        henderson.settle();
         assert_eq!(ok(messi.cmd(&format!("status {id}")))["state"], "read");
     }
 }
