@@ -203,6 +203,24 @@ pub enum AppendError {
     Unknown(String),
 }
 
+impl AppendError {
+    /// Whether nothing of a run may be stored behind what failed so: it may still be stored, or be tried again.
+    pub(crate) fn ends_a_run(&self) -> bool {
+        match self {
+            Self::Full(_) | Self::Refused(_) => false,
+            Self::NotStored(_) | Self::Conflict | Self::Unknown(_) => true,
+        }
+    }
+
+    /// What became of those behind it.
+    pub(crate) fn of_what_follows(self) -> Self {
+        match self {
+            Self::Conflict => Self::Conflict,
+            other => Self::NotStored(format!("what goes before it was not stored: {other}")),
+        }
+    }
+}
+
 /// An append that has its place in the order and waits for its acknowledgement.
 ///
 /// Dropping it does not take the append back.

@@ -9,15 +9,16 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    Append, AppendError, Broker, Bucket, EntryId, Expect, Filter, KvEntry, KvError, KvWatch, OpenError, Page,
-    PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError, Requests,
-    Revision, Seq, SharedBroker, StreamSpec, Subject, Tail,
+    Append, AppendError, Appended, Broker, Bucket, EntryId, Expect, Filter, KvEntry, KvError, KvWatch,
+    OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
+    RequestError, Requests, Revision, Seq, SharedBroker, StreamSpec, Subject, Tail,
 };
 
 /// Switches of a [`Faulty`] broker. All are off at first; each may be turned at any time, from any task.
 #[derive(Debug)]
 pub struct Faults {
     lose_acks: AtomicU64,
+    lose: AtomicU64,
     duplicate: AtomicBool,
     refuse: AtomicBool,
     forget_ids: AtomicBool,
@@ -32,6 +33,7 @@ impl Default for Faults {
     fn default() -> Self {
         Self {
             lose_acks: AtomicU64::new(0),
+            lose: AtomicU64::new(0),
             duplicate: AtomicBool::new(false),
             refuse: AtomicBool::new(false),
             forget_ids: AtomicBool::new(false),
@@ -47,6 +49,11 @@ impl Faults {
     /// The next `count` appends are stored, and answered [`AppendError::Unknown`].
     pub fn lose_acks(&self, count: u64) {
         self.lose_acks.store(count, Ordering::SeqCst);
+    }
+
+    /// The next `count` appends are not stored, and answered [`AppendError::Unknown`].
+    pub fn lose(&self, count: u64) {
+        self.lose.store(count, Ordering::SeqCst);
     }
 
     /// While on, every append is sent twice, one right after the other; the first one's answer is given.
@@ -102,8 +109,9 @@ impl Faults {
         self.stall_after.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) == Ok(1)
     }
 
-    fn takes_ack(&self) -> bool {
-        self.lose_acks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    /// Whether it is the turn of one of those that are counted.
+    fn takes_one(count: &AtomicU64) -> bool {
+        count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 }
 
@@ -123,6 +131,23 @@ impl Drop for Held<'_> {
         self.0.held.fetch_sub(1, Ordering::SeqCst);
         self.0.changed.send_replace(());
     }
+}
+
+/// See [`Broker::append_run`].
+async fn one_by_one(broker: &Faulty, run: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
+    let (mut answers, mut failed): (Vec<_>, Option<AppendError>) = (Vec::with_capacity(run.len()), None);
+    for append in run {
+        let answer = match &failed {
+            Some(error) => Err(error.clone().of_what_follows()),
+            None => match broker.append(append).await {
+                Ok(pending) => pending.await,
+                Err(error) => Err(error),
+            },
+        };
+        failed = failed.or_else(|| answer.as_ref().err().filter(|error| error.ends_a_run()).cloned());
+        answers.push(answer);
+    }
+    answers
 }
 
 /// Wraps a broker. With all switches off it is that broker.
@@ -158,6 +183,10 @@ impl Broker for Faulty {
 
     async fn append(&self, mut append: Append) -> Result<PendingAppend, AppendError> {
         self.faults.pass().await.map_err(AppendError::NotStored)?;
+        if Faults::takes_one(&self.faults.lose) {
+            let lost = AppendError::Unknown("the append was lost by a test".into());
+            return Ok(PendingAppend::from_future(async { Err(lost) }));
+        }
         if self.faults.forget_ids.load(Ordering::SeqCst) {
             append.id = EntryId::unique();
         }
@@ -176,13 +205,30 @@ impl Broker for Faulty {
                 answer
             }));
         }
-        if self.faults.takes_ack() {
+        if Faults::takes_one(&self.faults.lose_acks) {
             return Ok(PendingAppend::from_future(async {
                 pending.await?;
                 Err(AppendError::Unknown("the acknowledgement was lost by a test".into()))
             }));
         }
         Ok(pending)
+    }
+
+    /// One after the other, so that each can fail or stall; but acknowledgements that are lost are lost of what is stored.
+    async fn append_run(&self, mut run: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
+        let lost = || AppendError::Unknown("the acknowledgement was lost by a test".into());
+        if self.faults.lose_acks.load(Ordering::SeqCst) == 0 {
+            return one_by_one(self, run).await;
+        }
+        if self.faults.forget_ids.load(Ordering::SeqCst) {
+            run.iter_mut().for_each(|append| append.id = EntryId::unique());
+        }
+        let answers = self.inner.append_run(run).await;
+        let told = |answer: Result<Appended, AppendError>| match answer {
+            Ok(_) if Faults::takes_one(&self.faults.lose_acks) => Err(lost()),
+            answer => answer,
+        };
+        answers.into_iter().map(told).collect()
     }
 
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError> {

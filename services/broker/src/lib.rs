@@ -114,6 +114,11 @@ pub trait Broker: Send + Sync + 'static {
     /// waits for room (bounded), which is how back-pressure reaches the callers.
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError>;
 
+    /// Appends one after the other, in order even where something fails: if one is not stored on a subject, none that
+    /// comes after it in the run is stored there (one that is refused by itself, or finds its subject full, holds up nobody).
+    /// All of them are [fresh](Append::is_fresh) and expect the same, of one stream. The answers stand in the order of the run.
+    async fn append_run(&self, run: Vec<Append>) -> Vec<Result<Appended, AppendError>>;
+
     /// Reads entries whose subject matches `filter`, in the order of their sequences.
     ///
     /// All subjects of a filter must belong to one stream. Forward from a sequence or a time, or backward

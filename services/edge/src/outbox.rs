@@ -79,8 +79,8 @@ impl Replies {
     /// Writes the replies whose turn has come; ready if there was one.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
         let mut any = Poll::Pending;
-        while let Some(slot) = self.slots.front_mut() {
-            match slot {
+        while let Some(others) = self.slots.len().checked_sub(1) {
+            match &mut self.slots[0] {
                 Slot::Ready(reply) => {
                     self.bytes -= reply.len();
                     out.extend_from_slice(reply);
@@ -94,6 +94,13 @@ impl Replies {
                         Poll::Pending => return any,
                     };
                     self.bytes -= slot.bytes;
+                    // An OK would say that it stands before those behind it. Asked again it is answered OK at once.
+                    let outcome = match outcome {
+                        Ok(sent) if sent.late && others > 0 => Err(SendError::Unknown(
+                            "its first try got lost, and others were sent meanwhile".into(),
+                        )),
+                        outcome => outcome,
+                    };
                     let tag = slot.tag.as_deref().and_then(Tag::new);
                     write_outcome(out, tag, slot.id, slot.message, outcome);
                 }
@@ -150,7 +157,7 @@ pub(crate) fn write_outcome(
     outcome: Result<Sent, SendError>,
 ) {
     match outcome {
-        Ok(Sent { unknown, full, duplicate }) => {
+        Ok(Sent { unknown, full, duplicate, late: _ }) => {
             write_frame(out, &SentReply::new(tag, id, message, &unknown, &full, duplicate));
         }
         Err(SendError::NoSuchUser(unknown)) => {

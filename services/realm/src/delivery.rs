@@ -26,6 +26,7 @@ use crate::dead::Dead;
 use crate::places::Source;
 use crate::recall::{Place, headers};
 use crate::receipt::Told;
+use crate::recent::{Print, Seen};
 use crate::reign::{Kept, Reign};
 use crate::shared::Shared;
 use crate::turn::{LEASE, Turn, hold};
@@ -103,7 +104,8 @@ pub(crate) struct Delivery {
 pub(crate) struct Batch {
     pub(crate) kept: HashMap<RealmId, Kept>,
     pub(crate) told: HashMap<RealmId, Vec<Told>>,
-    waiting: Vec<Waiting>,
+    /// What goes into mailboxes, of each realm in its order; see [`antar_broker::Broker::append_run`].
+    pub(crate) mail: HashMap<RealmId, Vec<(Append, Mail)>>,
     pub(crate) plain: Vec<PendingAppend>,
     lookups: usize,
     /// See [`Reign::settled`].
@@ -113,18 +115,24 @@ pub(crate) struct Batch {
 /// A message, as its envelope has it.
 struct Incoming {
     id: MessageId,
+    print: Option<Print>,
     from: Address,
     to: Vec<UserName>,
     group: bool,
 }
 
-/// A message that is on its way into mailboxes.
-struct Waiting {
-    pending: PendingAppend,
+/// What an append to mailboxes is.
+pub(crate) enum Mail {
+    Message(Box<Delivered>),
+    /// News or a notice, for a user of ours.
+    News,
+}
+
+/// A message that goes into mailboxes.
+pub(crate) struct Delivered {
     subjects: Vec<Subject>,
     id: EntryId,
     line: Line,
-    origin: RealmId,
     place: Place,
     outcome: Outcome,
 }
@@ -220,10 +228,10 @@ impl Delivery {
         }
         // What is before the first one that has to wait need not: else two workers could wait for each other.
         let upto = upto.ok_or(DeliveryError::Moved)?;
-        self.finish_messages(reign, &mut batch).await?;
+        self.store_mail(reign, &mut batch).await?;
         self.send_receipts(reign, &mut batch).await?;
         for pending in batch.plain {
-            self.shared.finish_news(pending).await?;
+            self.shared.finish_news(pending.await).await?;
         }
         reign.keep(&self.shared, batch.kept).await?;
         Ok(upto)
@@ -261,6 +269,7 @@ impl Delivery {
             Ok(None) => return Ok(Ok(())),
             Err(dead) => return Ok(Err(dead)),
         };
+        let print = reign.print(&envelope);
         let arrival = Arrival { origin: envelope.origin, place, line };
         match envelope.content {
             Content::Message { from, .. } if from.realm != arrival.origin => {
@@ -270,12 +279,12 @@ impl Delivery {
                 return Ok(Err(Dead::TooManyReceivers));
             }
             Content::Message { from, to, group, .. } => {
-                let incoming = Incoming { id: envelope.id, from, to, group };
+                let incoming = Incoming { id: envelope.id, print, from, to, group };
                 return self.message(reign, arrival, incoming, batch).await;
             }
             Content::Receipt { results } => {
                 for (number, outcome) in results.into_iter().enumerate() {
-                    self.receipt(reign, &arrival, envelope.id, number, outcome, batch).await?;
+                    self.receipt(reign, &arrival, envelope.id, number, outcome, batch);
                 }
             }
             Content::Notice { .. } => return Ok(Err(Dead::Kind)),
@@ -290,7 +299,7 @@ impl Delivery {
         incoming: Incoming,
         batch: &mut Batch,
     ) -> Result<Result<(), Dead>, DeliveryError> {
-        let Incoming { id, from, mut to, group } = incoming;
+        let Incoming { id, print, from, mut to, group } = incoming;
         let Arrival { origin, place, line } = arrival;
         let inbox = line.inbox_seq();
         to.sort();
@@ -324,6 +333,17 @@ impl Delivery {
             batch.tell(&origin, Some(place), inbox, outcome);
             return Ok(Ok(()));
         }
+        // Of what was stored in part before, at this place, the rest is missing.
+        if subjects.len() == all {
+            match print.map(|print| reign.see(&origin, print)) {
+                Some(Seen::Same) => {
+                    batch.tell(&origin, Some(place), inbox, outcome);
+                    return Ok(Ok(()));
+                }
+                Some(Seen::Other) => return Ok(Err(Dead::IdReused)),
+                Some(Seen::New) | None => {}
+            }
+        }
         self.shared.watch_room(&subjects);
         let entry_id = match subjects.len() == all {
             true => EntryId::new(format!("{}/{from}", id.0.simple()))
@@ -338,15 +358,10 @@ impl Delivery {
             body: line.body.clone(),
             expect_last: Some(reign.mail(&origin).clone()),
             copies: 0,
-            is_fresh: false,
+            is_fresh: true,
         };
-        let pending = match self.shared.broker.append(append).await {
-            Ok(pending) => pending,
-            Err(AppendError::Refused(why)) => return Ok(Err(Dead::Refused(why))),
-            Err(error) => return Err(error.into()),
-        };
-        let (id, line) = (entry_id, line.clone());
-        batch.waiting.push(Waiting { pending, subjects, id, line, origin, place, outcome });
+        let delivered = Delivered { subjects, id: entry_id, line: line.clone(), place, outcome };
+        batch.mail.entry(origin).or_default().push((append, Mail::Message(Box::new(delivered))));
         Ok(Ok(()))
     }
 
@@ -360,49 +375,65 @@ impl Delivery {
         futures_util::future::try_join_all(looks).await.map(drop)
     }
 
-    /// Waits for the mailboxes and notes the receipts.
-    async fn finish_messages(&self, reign: &Reign, batch: &mut Batch) -> Result<(), DeliveryError> {
-        for mut waiting in std::mem::take(&mut batch.waiting) {
-            let mut appended = match waiting.pending.await {
-                Ok(appended) => appended,
-                Err(AppendError::Full(_)) => {
-                    let full = waiting.subjects.clone();
-                    Appended { seq: Seq::ZERO, duplicate: false, full }
-                }
-                Err(AppendError::Refused(why)) => {
-                    let (dead, place) = (Dead::Refused(why), Some(waiting.place));
-                    self.bury(reign, &waiting.line, &dead, place, batch).await?;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if appended.duplicate {
-                // The first time told who got nothing; it is found out again.
-                for subject in &waiting.subjects {
-                    let kept = self.shared.entry_of(subject, appended.seq, &waiting.id).await?;
-                    if kept.is_none() && self.shared.has_older(subject, appended.seq).await? {
-                        appended.full.push(subject.clone());
+    /// Puts what there is into mailboxes, of each realm in its order, and notes the receipts.
+    async fn store_mail(&self, reign: &mut Reign, batch: &mut Batch) -> Result<(), DeliveryError> {
+        for (origin, mail) in std::mem::take(&mut batch.mail) {
+            let (appends, mail): (Vec<Append>, Vec<Mail>) = mail.into_iter().unzip();
+            let answers = self.shared.broker.append_run(appends).await;
+            for (answer, mail) in answers.into_iter().zip(mail) {
+                match mail {
+                    Mail::News => self.shared.finish_news(answer).await?,
+                    Mail::Message(delivered) => {
+                        self.finish_message(reign, &origin, answer, *delivered, batch).await?;
                     }
                 }
             }
-            let is_full = |user: &UserName| {
-                appended.full.contains(&self.shared.places.mail_realm(user, &waiting.origin))
-            };
-            let full: Vec<UserName> = waiting.outcome.users.extract_if(.., |user| is_full(user)).collect();
-            if appended.duplicate && !self.is_same(&waiting.subjects[0], appended.seq, &waiting.line).await {
-                self.bury(reign, &waiting.line, &Dead::IdReused, Some(waiting.place), batch).await?;
-                continue;
+        }
+        Ok(())
+    }
+
+    /// Notes the receipts of a message that was stored, or was refused.
+    async fn finish_message(
+        &self,
+        reign: &mut Reign,
+        origin: &RealmId,
+        answer: Result<Appended, AppendError>,
+        delivered: Delivered,
+        batch: &mut Batch,
+    ) -> Result<(), DeliveryError> {
+        let Delivered { subjects, id, line, place, mut outcome } = delivered;
+        let mut appended = match answer {
+            Ok(appended) => appended,
+            Err(AppendError::Full(_)) => {
+                Appended { seq: Seq::ZERO, duplicate: false, full: subjects.clone() }
             }
-            let (place, inbox) = (Some(waiting.place), waiting.line.inbox_seq());
-            if !full.is_empty() {
-                let reason = Some(ErrorCode::MailboxFull.as_str().into());
-                let outcome =
-                    Outcome { users: full, state: State::Failed, reason, ..waiting.outcome.clone() };
-                batch.tell(&waiting.origin, place, inbox, outcome);
+            Err(AppendError::Refused(why)) => {
+                return self.bury(reign, &line, &Dead::Refused(why), Some(place), batch).await;
             }
-            if !waiting.outcome.users.is_empty() {
-                batch.tell(&waiting.origin, place, inbox, waiting.outcome);
+            Err(error) => return Err(error.into()),
+        };
+        if appended.duplicate {
+            // The first time told who got nothing; it is found out again.
+            for subject in &subjects {
+                let kept = self.shared.entry_of(subject, appended.seq, &id).await?;
+                if kept.is_none() && self.shared.has_older(subject, appended.seq).await? {
+                    appended.full.push(subject.clone());
+                }
             }
+        }
+        let is_full = |user: &UserName| appended.full.contains(&self.shared.places.mail_realm(user, origin));
+        let full: Vec<UserName> = outcome.users.extract_if(.., |user| is_full(user)).collect();
+        if appended.duplicate && !self.is_same(&subjects[0], appended.seq, &line).await {
+            return self.bury(reign, &line, &Dead::IdReused, Some(place), batch).await;
+        }
+        let inbox = line.inbox_seq();
+        if !full.is_empty() {
+            let reason = Some(ErrorCode::MailboxFull.as_str().into());
+            let outcome = Outcome { users: full, state: State::Failed, reason, ..outcome.clone() };
+            batch.tell(origin, Some(place), inbox, outcome);
+        }
+        if !outcome.users.is_empty() {
+            batch.tell(origin, Some(place), inbox, outcome);
         }
         Ok(())
     }

@@ -341,7 +341,7 @@ impl StoredNews {
             );
         }
         for pending in waiting {
-            shared.finish_news(pending).await.map_err(|error| LaneError::Own(error.to_string()))?;
+            shared.finish_news(pending.await).await.map_err(|error| LaneError::Own(error.to_string()))?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ mod plan;
 mod realm;
 mod recall;
 mod receipt;
+mod recent;
 mod reign;
 mod room;
 mod send;

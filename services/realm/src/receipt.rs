@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::arrival::Arrival;
 use crate::clock::now_rfc3339;
-use crate::delivery::{Batch, Delivery, DeliveryError};
+use crate::delivery::{Batch, Delivery, DeliveryError, Mail};
 use crate::mail::envelope;
 use crate::recall::{Place, headers, receipt_headers};
 use crate::reign::Reign;
@@ -61,7 +61,7 @@ impl Delivery {
     }
 
     /// What another realm says became of a message of ours: news for its sender, and a notice if it has failed.
-    pub(crate) async fn receipt(
+    pub(crate) fn receipt(
         &self,
         reign: &Reign,
         arrival: &Arrival<'_>,
@@ -69,10 +69,10 @@ impl Delivery {
         number: usize,
         outcome: Outcome,
         batch: &mut Batch,
-    ) -> Result<(), DeliveryError> {
+    ) {
         let (shared, origin) = (&self.shared, &arrival.origin);
         if shared.accounts.get(&outcome.sender).is_none() {
-            return Ok(());
+            return;
         }
         let key = format!("{}/{origin}/{number}", receipt.0.simple());
         let Outcome { id, sender, mut users, state, reason, group } = outcome;
@@ -86,7 +86,7 @@ impl Delivery {
         };
         let body = serde_json::to_vec(&event).expect("a status event has nothing in it that can fail");
         let subject = shared.places.mail_status(&sender);
-        self.news(reign, arrival, number, subject, key.clone(), body.into(), batch).await?;
+        self.news(reign, arrival, number, subject, key.clone(), body.into(), batch);
         if state == State::Failed && group {
             // The name stands for a user of each realm; who got a copy here is not missing.
             users.retain(|user| shared.accounts.get(user).is_none());
@@ -94,13 +94,12 @@ impl Delivery {
         if state == State::Failed && !(group && users.is_empty()) {
             let notice = self.notice(origin, &sender, id, &users, reason.as_deref());
             let subject = shared.places.mail_realm(&sender, origin);
-            self.news(reign, arrival, number, subject, format!("{key}/notice"), notice, batch).await?;
+            self.news(reign, arrival, number, subject, format!("{key}/notice"), notice, batch);
         }
-        Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one append")]
-    async fn news(
+    fn news(
         &self,
         reign: &Reign,
         arrival: &Arrival<'_>,
@@ -109,17 +108,17 @@ impl Delivery {
         key: String,
         body: Bytes,
         batch: &mut Batch,
-    ) -> Result<(), DeliveryError> {
+    ) {
         let Arrival { origin, place, line } = arrival;
         if reign.lane(origin).is_some_and(|lane| lane.recalled.has(&subject, *place, Some(number))) {
-            return Ok(());
+            return;
         }
         let id = EntryId::new(key).expect("a UUID and a realm id are printable and short");
         let mut append = Append::new(subject, id, body);
         append.headers = headers(origin, *place, Some(number), line.inbox_seq());
         append.expect_last = Some(reign.mail(origin).clone());
-        batch.plain.push(self.shared.broker.append(append).await?);
-        Ok(())
+        append.is_fresh = true;
+        batch.mail.entry(origin.clone()).or_default().push((append, Mail::News));
     }
 
     fn notice(

@@ -10,12 +10,14 @@
 //! nothing else. Each of them looks again at what the other did; see [`waits_elsewhere`] for who goes first.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
 
 use antar_broker::{
     Append, AppendError, Entry, EntryId, Expect, ExpectLast, Filter, KvEntry, KvError, ReadError, ReadFrom,
     ReadLimit, Revision, Seq, Subject,
 };
 use antar_proto::RealmId;
+use antar_proto::envelope::Envelope;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,7 @@ use crate::dead::Claim;
 use crate::delivery::DeliveryError;
 use crate::places::{LANES, Source};
 use crate::recall::{Place, Recalled};
+use crate::recent::{Print, Recent, Seen};
 use crate::shared::Shared;
 
 /// How many envelopes of another inbox are looked at to find the first one of a realm.
@@ -51,6 +54,7 @@ pub(crate) struct Lane {
     revision: Option<Revision>,
     /// What the worker before did beyond that.
     pub(crate) recalled: Recalled,
+    recent: Mutex<Recent>,
     /// Its fences, in the stream of mailboxes and in that of outboxes.
     mail: ExpectLast,
     log: ExpectLast,
@@ -79,6 +83,20 @@ impl Reign {
     /// And those to its outbox.
     pub(crate) fn log(&self, origin: &RealmId) -> &ExpectLast {
         &self.lanes.get(origin).expect(MET).log
+    }
+
+    /// By what a message is recognised; `None` for what is no message.
+    pub(crate) fn print(&self, envelope: &Envelope) -> Option<Print> {
+        self.recent(&envelope.origin).print(envelope)
+    }
+
+    /// What is known of a message of this realm, which is known from then on.
+    pub(crate) fn see(&self, origin: &RealmId, print: Print) -> Seen {
+        self.recent(origin).see(print)
+    }
+
+    fn recent(&self, origin: &RealmId) -> MutexGuard<'_, Recent> {
+        self.lanes.get(origin).expect(MET).recent.lock().expect("no holder of this lock panics")
     }
 
     /// How far a lane was delivered; nothing if it was not met yet.
@@ -114,8 +132,10 @@ impl Reign {
             }
             None => (Kept::default(), None),
         };
-        let recalled = shared.recall(origin, kept.place, entry.time).await?;
-        self.lanes.insert(origin.clone(), Lane { kept, revision, recalled, mail, log });
+        let (recalled, recent) =
+            tokio::try_join!(shared.recall(origin, kept.place, entry.time), Recent::of(shared, origin))?;
+        let recent = Mutex::new(recent);
+        self.lanes.insert(origin.clone(), Lane { kept, revision, recalled, recent, mail, log });
         Ok(true)
     }
 

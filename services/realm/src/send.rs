@@ -97,6 +97,8 @@ pub struct Sent {
     pub full: Vec<String>,
     /// It had been stored before.
     pub duplicate: bool,
+    /// Its first try got lost, and it was stored by a later one: what was sent after it may stand before it.
+    pub late: bool,
 }
 
 /// A message on its way to the broker: a future that yields what became of it.
@@ -125,6 +127,7 @@ struct One {
 struct Stored {
     duplicate: bool,
     full: Vec<String>,
+    late: bool,
 }
 
 impl Future for Sending {
@@ -136,7 +139,7 @@ impl Future for Sending {
                 SendingState::Waiting { pending, .. } => match Pin::new(pending).poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(appended)) if !appended.duplicate => {
-                        Ok(Stored { duplicate: false, full: users_of(&appended.full) })
+                        Ok(Stored { duplicate: false, full: users_of(&appended.full), late: false })
                     }
                     Poll::Ready(answer) => {
                         let gone = SendingState::Boxed(Box::pin(std::future::pending()));
@@ -154,7 +157,12 @@ impl Future for Sending {
                 },
             };
             let unknown = std::mem::take(&mut self.unknown);
-            return Poll::Ready(stored.map(|Stored { duplicate, full }| Sent { unknown, full, duplicate }));
+            return Poll::Ready(stored.map(|Stored { duplicate, full, late }| Sent {
+                unknown,
+                full,
+                duplicate,
+                late,
+            }));
         }
     }
 }
@@ -204,7 +212,7 @@ impl Shared {
 
 /// Waits for all appends of a message. What part of it was stored is on its way, so the answer then is no refusal.
 async fn all(waiting: Vec<(Result<PendingAppend, AppendError>, One)>) -> Result<Stored, SendError> {
-    let mut stored = Stored { duplicate: true, full: Vec::new() };
+    let mut stored = Stored { duplicate: true, full: Vec::new(), late: false };
     let mut refused: Option<SendError> = None;
     let (mut any, mut all_full) = (false, true);
     for (queued, one) in waiting {
@@ -217,6 +225,7 @@ async fn all(waiting: Vec<(Result<PendingAppend, AppendError>, One)>) -> Result<
             Ok(part) => {
                 any = true;
                 stored.duplicate &= part.duplicate;
+                stored.late |= part.late;
                 stored.full.extend(part.full);
             }
             Err(SendError::MailboxFull) => stored.full.extend(users),
@@ -250,7 +259,7 @@ impl One {
     /// with what it repeats. Nothing else is tried again: what the same connection sent after it may be stored already.
     ///
     /// (A try whose acknowledgement was lost was nearly always stored, in its place, and the next one finds it there.
-    /// Where it was not, the message is stored behind those that were sent meanwhile.)
+    /// Where it was not, the message is stored behind those that were sent meanwhile: see [`Sent::late`].)
     async fn finish(self, mut answer: Result<Appended, AppendError>) -> Result<Stored, SendError> {
         let (began, mut tries) = (Instant::now(), 0);
         loop {
@@ -258,11 +267,12 @@ impl One {
                 Ok(appended) if appended.duplicate && tries == 0 => return self.repeated(appended).await,
                 // After a lost acknowledgement, finding the entry there is no repetition by the sender.
                 Ok(appended) => {
-                    return Ok(Stored { duplicate: false, full: users_of(&appended.full) });
+                    let late = tries > 0 && !(tries == 1 && appended.duplicate);
+                    return Ok(Stored { duplicate: false, full: users_of(&appended.full), late });
                 }
                 // The sender's own copy is a convenience; the message itself is on its way.
                 Err(AppendError::Full(subject)) if box_of(&subject) == BOX_SENT => {
-                    return Ok(Stored { duplicate: false, full: Vec::new() });
+                    return Ok(Stored { duplicate: false, full: Vec::new(), late: tries > 0 });
                 }
                 Err(AppendError::Full(_)) => return Err(SendError::MailboxFull),
                 Err(AppendError::Unknown(_))
@@ -306,6 +316,6 @@ impl One {
         if !kept.is_empty() && !kept.iter().any(|entry| same_message(&entry.body, &self.append.body)) {
             return Err(SendError::IdReused);
         }
-        Ok(Stored { duplicate: true, full: users_of(&full) })
+        Ok(Stored { duplicate: true, full: users_of(&full), late: false })
     }
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use antar_broker::{Append, AppendError, EntryId, Expect, KvError, PendingAppend, SharedBroker, Subject};
+use antar_broker::{
+    Append, AppendError, Appended, EntryId, Expect, KvError, PendingAppend, SharedBroker, Subject,
+};
 use antar_proto::envelope::{Content, Outcome};
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::StatusEvent;
@@ -135,10 +137,10 @@ impl Shared {
         self.broker.append(Append::new(self.places.mail_status(sender), id, body)).await
     }
 
-    /// Waits for news or a notice to be stored. A box that is full makes room, and the whole batch comes again; news
+    /// What became of news or a notice. A box that is full makes room, and the whole batch comes again; news
     /// for one that is full of unread mail are left out: their sender can still ask with `status`.
-    pub(crate) async fn finish_news(&self, pending: PendingAppend) -> Result<(), AppendError> {
-        match pending.await {
+    pub(crate) async fn finish_news(&self, answer: Result<Appended, AppendError>) -> Result<(), AppendError> {
+        match answer {
             Err(AppendError::Full(subject)) if self.make_room(&subject).await => {
                 Err(AppendError::NotStored("a box was full, room was made".into()))
             }

@@ -117,6 +117,21 @@ async fn a_lost_acknowledgement_makes_no_second_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_by_a_later_try_says_that_others_may_stand_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, faults) = Faulty::wrap(broker(&dir).await);
+    let realm = realm(broker, 1_000).await;
+    faults.lose(1);
+    let first = send(&realm, "first").await.unwrap();
+    let second = send(&realm, "second").await.unwrap().await.unwrap();
+    assert!(!second.late);
+    assert!(first.await.unwrap().late);
+    let unread = realm.inbox(&user("henderson")).await.unwrap().messages;
+    assert_eq!(unread.iter().map(|unread| &unread.message.msg[..]).collect::<Vec<_>>(), ["second", "first"]);
+    realm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_means_one_message_and_sending_it_again_is_answered_alike() {
     let dir = tempfile::tempdir().unwrap();
     let realm = realm(broker(&dir).await, 5).await;

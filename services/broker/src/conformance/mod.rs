@@ -11,6 +11,7 @@ pub mod log;
 pub mod queue;
 pub mod read;
 pub mod rpc;
+pub mod run;
 pub mod tail;
 
 use std::future::Future;
@@ -255,6 +256,12 @@ macro_rules! conformance_tests {
             fresh::a_fresh_append_is_refused_like_any_other
             fresh::of_fresh_appends_that_nobody_gets_no_copy_stays
             fresh::closing_finishes_fresh_appends
+            run::a_run_is_stored_in_its_order_where_it_was_told
+            run::a_run_has_entries_with_several_subjects
+            run::a_run_behind_a_fence_that_fell_stores_nothing
+            run::what_is_full_or_refused_in_a_run_holds_up_nobody
+            run::an_empty_run_has_no_answers
+            run::a_closed_broker_stores_no_run
             kv::a_key_has_the_value_last_put
             kv::a_deleted_key_is_gone_until_it_is_put_again
             kv::a_write_happens_only_if_its_expectation_is_met
@@ -296,6 +303,7 @@ mod tests {
             ("queue", include_str!("queue.rs")),
             ("read", include_str!("read.rs")),
             ("rpc", include_str!("rpc.rs")),
+            ("run", include_str!("run.rs")),
             ("tail", include_str!("tail.rs")),
         ];
         for (group, source) in groups {

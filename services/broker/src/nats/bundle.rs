@@ -27,8 +27,8 @@ use crate::{Append, AppendError, Appended, EntryId, Headers, Seq, Subject};
 pub(super) const BUNDLE: &str = "Antar-Bundle";
 /// Most entries of a bundle, and bytes of their bodies: together no more than the longest message of a user, so that a
 /// subject that is limited in messages is limited in bytes as before.
-const ENTRIES_MAX: usize = 256;
-const BYTES_MAX: usize = 32 * 1024;
+pub(super) const ENTRIES_MAX: usize = 256;
+pub(super) const BYTES_MAX: usize = 32 * 1024;
 /// Most bundles that are on their way to a subject at the same time: each but the first is full.
 const BUNDLES_MAX: usize = 8;
 /// Most messages of their own that are on their way to a subject while others wait.
@@ -280,11 +280,27 @@ impl Bundler {
     async fn end_bundle(
         &self,
         bundle: Result<Publish, AppendError>,
-        mut published: Result<Receiver, AppendError>,
+        published: Result<Receiver, AppendError>,
         waiting: Vec<Waiting>,
     ) {
+        let answer = match &bundle {
+            Ok(bundle) => self.settle(bundle, published).await,
+            Err(error) => Err(error.clone()),
+        };
+        let count = waiting.len();
+        for (at, waiting) in waiting.into_iter().enumerate() {
+            waiting.end(at, count, &answer);
+        }
+    }
+
+    /// Waits for what became of a message that was published so, and publishes it again while nobody can tell.
+    pub(super) async fn settle(
+        &self,
+        message: &Publish,
+        mut published: Result<Receiver, AppendError>,
+    ) -> Answer {
         let (began, mut tries) = (Instant::now(), 0);
-        let answer = loop {
+        loop {
             let answer = match published {
                 Ok(answer) => answer_of(answer).await,
                 // It was published before.
@@ -292,16 +308,12 @@ impl Bundler {
                 Err(error) => Err(error),
             };
             let may_repeat = tries < UNKNOWN_TRIES && began.elapsed() < REPEAT_MAX;
-            let (Ok(bundle), Err(AppendError::Unknown(_)), true) = (&bundle, &answer, may_repeat) else {
-                break answer;
-            };
+            if !(may_repeat && matches!(answer, Err(AppendError::Unknown(_)))) {
+                return answer;
+            }
             tries += 1;
             tokio::time::sleep(UNKNOWN_DELAY).await;
-            published = self.publisher.publish_within(bundle.clone(), None).await;
-        };
-        let count = waiting.len();
-        for (at, waiting) in waiting.into_iter().enumerate() {
-            waiting.end(at, count, &answer);
+            published = self.publisher.publish_within(message.clone(), None).await;
         }
     }
 
@@ -323,7 +335,7 @@ impl Bundler {
 
 /// A message with several entries: of each the length of its id (two bytes), of its headers as JSON and of its body (four
 /// bytes each, big-endian), then these.
-fn pack<'a>(parts: impl Iterator<Item = &'a Part>, count: usize) -> (HeaderMap, Bytes) {
+pub(super) fn pack<'a>(parts: impl Iterator<Item = &'a Part>, count: usize) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static(MSG_ID), HeaderValue::from(EntryId::unique().as_str()));
     headers.insert(HeaderName::from_static(BUNDLE), HeaderValue::from(count as u64));

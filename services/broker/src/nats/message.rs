@@ -45,13 +45,23 @@ pub(super) fn headers_of(
         }
         map.append(name.as_str(), value(text)?);
     }
-    if let Some(ExpectLast { subject, seq }) = expected {
-        map.insert(HeaderName::from_static(EXPECTED), HeaderValue::from(bundle::expected(*seq)));
-        if subject != own {
-            map.insert(HeaderName::from_static(EXPECTED_SUBJECT), value(subject.as_str())?);
-        }
+    if let Some(expected) = expected {
+        expect_last(&mut map, expected, own)?;
     }
     Ok(map)
+}
+
+/// Adds what is expected of a message's own subject, or of another one.
+pub(super) fn expect_last(
+    map: &mut HeaderMap,
+    expected: &ExpectLast,
+    own: &Subject,
+) -> Result<(), AppendError> {
+    map.insert(HeaderName::from_static(EXPECTED), HeaderValue::from(bundle::expected(expected.seq)));
+    if expected.subject != *own {
+        map.insert(HeaderName::from_static(EXPECTED_SUBJECT), value(expected.subject.as_str())?);
+    }
+    Ok(())
 }
 
 /// Headers of a message that a stream refuses: it is for one that is not there.

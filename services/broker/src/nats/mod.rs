@@ -2,7 +2,7 @@
 //!
 //! * `open` — connecting, and what a server has to be.
 //! * `publish`, `ack` — appends: in order, acknowledged, published again after a lost connection; on a connection of its own.
-//! * `bundle` — several entries in one message.
+//! * `bundle` — several entries in one message; `run` — many appends in an order that holds.
 //! * `api`, `read` — questions to the server; reading entries forward and backward.
 //! * `streams` — the streams and buckets: made, compared, found by subject.
 //! * `tail` — following what is stored, live and without a gap.
@@ -22,6 +22,7 @@ mod publish;
 mod queue;
 mod read;
 mod rpc;
+mod run;
 mod streams;
 mod tail;
 
@@ -332,6 +333,14 @@ impl Broker for OwnedNatsBroker {
             }
         }
         Ok(PendingAppend::from_future(broker.clone().finish(append, waiting)))
+    }
+
+    async fn append_run(&self, run: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
+        if self.0.is_closed() {
+            let closed = || Err(AppendError::NotStored("the broker was closed".into()));
+            return run.iter().map(|_| closed()).collect();
+        }
+        self.0.store_run(&run).await
     }
 
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError> {

@@ -3,7 +3,7 @@
 //! * `writer` — one thread, one transaction for all that has queued up; `state`, `insert`, `flush`, `trim`, `kv` are its work.
 //! * `index`, `ring` — what is known in memory: subjects, their newest sequences, the newest rows.
 //! * `read`, `pool` — reading, from memory or on threads with connections of their own.
-//! * `hub`, `tail`, `queue` — who waits for new entries.
+//! * `run` — appends that go together; `hub`, `tail`, `queue` — who waits for new entries.
 //! * `rpc`, `control` — requests inside the process, and from other processes through a socket beside the file.
 //!
 //! Architecture invariant: nothing is published, answered or woken before its transaction is committed. Only the
@@ -25,6 +25,7 @@ mod queue;
 mod read;
 mod ring;
 mod rpc;
+mod run;
 mod schema;
 mod shared;
 mod state;
@@ -47,9 +48,9 @@ use self::op::{KvWrite, Op};
 use self::read::Question;
 use self::shared::{OPS_MAX, Shared};
 use crate::{
-    Append, AppendError, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError, Page,
-    PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError, Requests,
-    Revision, Seq, StreamSpec, Subject, Tail,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
+    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
+    Requests, Revision, Seq, StreamSpec, Subject, Tail,
 };
 
 /// A broker in one file. See the module.
@@ -141,6 +142,10 @@ impl Broker for SqliteBroker {
         let (done, answer) = oneshot::channel();
         self.shared.queue(Op::Append { append, done, room }).await.map_err(not_stored)?;
         Ok(PendingAppend::from_oneshot(answer))
+    }
+
+    async fn append_run(&self, run: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
+        self.store_run(run).await
     }
 
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError> {

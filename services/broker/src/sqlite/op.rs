@@ -22,6 +22,13 @@ pub(super) enum Op {
         done: Done<Result<Appended, AppendError>>,
         room: Option<OwnedSemaphorePermit>,
     },
+    /// Appends of one transaction.
+    Run {
+        appends: Vec<Append>,
+        /// One for each.
+        done: Vec<Done<Result<Appended, AppendError>>>,
+        room: Option<OwnedSemaphorePermit>,
+    },
     Trim {
         subject: Subject,
         upto: Seq,
@@ -91,6 +98,15 @@ impl Op {
         matches!(self, Self::Trim { .. } | Self::Stream { .. } | Self::Queue { .. } | Self::Close)
     }
 
+    /// What it appends.
+    pub(super) fn appends(&self) -> &[Append] {
+        match self {
+            Self::Append { append, .. } => std::slice::from_ref(append),
+            Self::Run { appends, .. } => appends,
+            _ => &[],
+        }
+    }
+
     /// Tells the asker of a key-value write that its transaction failed.
     pub(super) fn fail_kv(done: Done<Result<Revision, KvError>>, error: &rusqlite::Error) {
         let _ = done.send(Err(KvError::Unavailable(error.to_string())));
@@ -101,6 +117,9 @@ impl Op {
         let reason = failure.reason.clone();
         match self {
             Self::Append { done, .. } => drop(done.send(Err(failure.append_error()))),
+            Self::Run { done, .. } => {
+                done.into_iter().for_each(|done| drop(done.send(Err(failure.append_error()))));
+            }
             Self::Trim { done, .. } => drop(done.send(Err(ReadError::Unavailable(reason)))),
             Self::Stream { done, .. } => drop(done.send(Err(OpenError::Unreachable(reason)))),
             Self::Kv { done, .. } => drop(done.send(Err(KvError::Unavailable(reason)))),

@@ -19,7 +19,7 @@ use super::schema::{self, Fault, fault};
 use super::shared::Shared;
 use super::state::{Batch, NO_SUBJECT, State, Sub};
 use super::trim;
-use crate::{AppendError, OpenError, ReadError, StreamSpec};
+use crate::{Append, AppendError, OpenError, ReadError, StreamSpec};
 
 /// Operations in one transaction.
 const BATCH_OPS_MAX: usize = 1024;
@@ -156,10 +156,8 @@ impl Writer {
     /// Finds the numbers of the subjects of all appends, one after the other.
     fn resolve(&mut self, ops: &[Op]) {
         let subjects = || {
-            ops.iter().flat_map(|op| match op {
-                Op::Append { append, .. } => append.subjects.iter().chain(append.fence()),
-                _ => [].iter().chain(None),
-            })
+            let appends = ops.iter().flat_map(Op::appends);
+            appends.flat_map(|append| append.subjects.iter().chain(append.fence()))
         };
         let ids = &mut self.ids;
         ids.clear();
@@ -203,11 +201,16 @@ impl Writer {
         for op in ops {
             match op {
                 Op::Append { append, done, room: _room } => {
-                    let (mine, rest) = ids.split_at(append.subjects.len());
-                    let (fence, rest) = rest.split_at(usize::from(append.fence().is_some()));
-                    ids = rest;
+                    let (mine, fence) = take_ids(&mut ids, &append);
                     batch.answers.push((done, Err(AppendError::NotStored(String::new()))));
                     self.state.append(&mut inserts, batch, append, mine, fence)?;
+                }
+                Op::Run { appends, done, room: _room } => {
+                    for (append, done) in appends.into_iter().zip(done) {
+                        let (mine, fence) = take_ids(&mut ids, &append);
+                        batch.answers.push((done, Err(AppendError::NotStored(String::new()))));
+                        self.state.append(&mut inserts, batch, append, mine, fence)?;
+                    }
                 }
                 Op::Kv { write, done } => match self.state.kv_write(conn, batch, write) {
                     Ok(answer) => batch.finish.push(Box::new(move |ended| {
@@ -418,4 +421,12 @@ impl Writer {
             self.shared.keeper.checkpoint();
         }
     }
+}
+
+/// Takes the numbers of an append's subjects, and of its fence, off the front.
+fn take_ids<'a>(ids: &mut &'a [SubjectId], append: &Append) -> (&'a [SubjectId], &'a [SubjectId]) {
+    let (mine, rest) = ids.split_at(append.subjects.len());
+    let (fence, rest) = rest.split_at(usize::from(append.fence().is_some()));
+    *ids = rest;
+    (mine, fence)
 }
