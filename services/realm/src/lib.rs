@@ -30,11 +30,13 @@ mod realm;
 mod recall;
 mod receipt;
 mod reign;
+pub mod restored;
 mod room;
 mod send;
 mod session;
 mod shared;
 mod sign;
+pub mod snapshot;
 mod tasks;
 mod turn;
 

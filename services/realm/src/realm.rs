@@ -33,6 +33,7 @@ use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
 use crate::shared::{Setting, Shared};
+use crate::snapshot;
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,6 +64,12 @@ pub enum StartError {
         /// What to do.
         advice: &'static str,
     },
+    /// It is being restored, or that was broken off. Nothing was made.
+    #[error(
+        "it is being restored from a backup, or that was broken off: `antar realm restore` of the same file goes on where \
+         it ended"
+    )]
+    Restoring,
     /// It has no key to sign with, or not the one that the realm has.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -372,6 +379,9 @@ async fn provision(
     places: &Places,
     config: &RealmConfig,
 ) -> Result<Vec<String>, StartError> {
+    if snapshot::restoring(broker, places).await?.is_some() {
+        return Err(StartError::Restoring);
+    }
     let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
     let names = broker.missing(&streams, &buckets).await?;
     // Streams are made last: where there is none yet, nothing was ever kept.
