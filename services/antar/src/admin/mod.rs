@@ -2,6 +2,7 @@
 //!
 //! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
 
+mod backup;
 mod import;
 mod nats_config;
 mod operator;
@@ -11,7 +12,8 @@ mod user;
 
 use antar_realm::admin::AdminReply;
 
-pub(crate) use nats_config::Tenant;
+pub(crate) use backup::{BackupArgs, RestoreArgs};
+pub(crate) use nats_config::NatsConfigArgs;
 pub(crate) use password::read as read_password;
 
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
@@ -30,7 +32,13 @@ pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Out
     if let RealmCommand::NatsConfig(args) = &args.command {
         return nats_config::run(args);
     }
-    let target = target(&args.operator, args.command.id(), environment)?;
+    // The file says which realm it is of.
+    let in_file = match &args.command {
+        RealmCommand::Restore(args) => Some(backup::realm_of(args)?),
+        _ => None,
+    };
+    let id = in_file.as_deref().or_else(|| args.command.id());
+    let target = target(&args.operator, id, environment)?;
     realm::run(args.command, target).await
 }
 
