@@ -42,6 +42,12 @@ impl Builder {
         Self { args, env: Vec::new(), realms: 2, dir: None, nats: Some(Nats::options()) }
     }
 
+    /// The same on a broker that is there.
+    pub(crate) fn demo_at(broker: &str) -> Self {
+        let args = ["demo", "--port", "0", "--broker", broker].map(String::from).to_vec();
+        Self { args, env: Vec::new(), realms: 2, dir: None, nats: None }
+    }
+
     /// `antar demo` on a certain port and the next one.
     pub(crate) fn demo_on(port: u16) -> Self {
         let mut demo = Self::demo();

@@ -19,6 +19,8 @@ mod nats;
 mod sqlite;
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod broker_lost;

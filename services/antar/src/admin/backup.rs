@@ -95,12 +95,7 @@ pub(super) async fn take(args: &BackupArgs, target: Target) -> Outcome {
     let id = &target.realm.id;
     let seed = args.with_key.then(|| seed(&target)).transpose()?;
     let settings = target.broker.settings();
-    if target.broker.sqlite_path().is_some_and(|path| !path.exists()) {
-        let message =
-            format!("{} is not there; say which database by --broker, --config or --data", target.broker);
-        return Err(Failure::new(Exit::Unreachable, message));
-    }
-    let broker = antar_broker::open(&settings).await.map_err(|error| open_failure(&error))?;
+    let broker = antar_broker::open_for_reading(&settings).await.map_err(|error| open_failure(&error))?;
     let snapshot = Snapshot::new(id.clone());
     let taking = backup::take(&broker, &snapshot, &args.file, seed, env!("CARGO_PKG_VERSION"));
     // Cancel-safe: a backup that is broken off removes what it has written.
