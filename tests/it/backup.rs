@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use super::nats::walks::{ReportClient, walk_of_the_newer_report};
 use crate::harness::sender::{Fate, Sender};
 use crate::harness::{
-    Broker, Builder, Chat, Nats, Output, Server, antar, antar_with_input, eventually, ok, text, texts,
+    Broker, Builder, Chat, Nats, Output, PATIENCE, Server, Wire, antar, antar_with_input, eventually, ok,
+    text, texts,
 };
 
 /// Where two realms are, or will be: a directory, and what keeps their log.
@@ -318,4 +319,50 @@ fn a_realm_that_is_not_there_has_no_backup_and_leaves_no_file() {
     assert!(said.contains("there is no realm realm9"), "{said}");
     let left = fs::read_dir(place.dir.path()).expect("readable").flatten();
     assert!(left.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().contains("backup")));
+}
+
+#[test]
+fn a_realm_whose_streams_were_removed_on_nats_is_restored_as_the_runbook_says() {
+    let place = Place::of(Broker::Nats);
+    let nats = place.nats.as_ref().expect("it is on NATS");
+    let mut server = place.start();
+    let mut messi = Chat::login(&server, "realm1", "messi");
+    let mut lineker = Chat::login(&server, "realm2", "lineker");
+    ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
+    ok(messi.cmd("sendprivaterealm realm2 lineker satu"));
+    assert_eq!(texts(&lineker.realm_inbox_of("realm1", 1)), ["satu"]);
+    settled(&mut [&mut messi, &mut lineker]);
+    let (file, _) = place.backup("realm1");
+    ok(messi.cmd("sendprivaterealm realm2 lineker sesudahnya"));
+    assert_eq!(texts(&lineker.realm_inbox_of("realm1", 1)), ["sesudahnya"]);
+    settled(&mut [&mut messi, &mut lineker]);
+    server.sigterm();
+    let mut wire = Wire::connect(nats.addr()).expect("the server answers");
+    for bucket in ["accounts", "sessions", "cursors", "peers", "invites", "settings", "lanes"] {
+        delete_stream(&mut wire, &format!("KV_REALM_realm1_{bucket}"));
+    }
+    for stream in ["INBOX", "MAIL", "LOG"] {
+        delete_stream(&mut wire, &format!("REALM_realm1_{stream}"));
+    }
+    let said = place.realm("realm1", &["restore", &file]).exits(5).stderr;
+    assert!(said.contains("nats kv del antar_queues KEY`, for DELIVERY_realm1, realm1TOrealm2"), "{said}");
+    for key in ["DELIVERY_realm1", "realm1TOrealm2"] {
+        let deletion = [("KV-Operation", "DEL")];
+        let deleted = wire.request_with(&format!("$KV.antar_queues.{key}"), &deletion, b"", PATIENCE);
+        assert!(deleted.expect("the server answers").is_some());
+    }
+    place.restore("realm1", &file);
+    server.start();
+    let (mut messi, mut lineker) = (messi.again(&server, "realm1"), lineker.again(&server, "realm2"));
+    ok(messi.cmd("sendprivaterealm realm2 lineker dua"));
+    ok(lineker.cmd("sendprivaterealm realm1 messi tiga"));
+    assert_eq!(texts(&lineker.realm_inbox_of("realm1", 1)), ["dua"]);
+    assert_eq!(texts(&messi.realm_inbox_of("realm2", 1)), ["tiga"]);
+}
+
+#[track_caller]
+fn delete_stream(wire: &mut Wire, name: &str) {
+    let answer = wire.request(&format!("$JS.API.STREAM.DELETE.{name}"), String::new());
+    let answer = answer.expect("the server answers").expect("JetStream answers").text();
+    assert!(answer.contains("\"success\":true"), "{name}: {answer}");
 }

@@ -236,7 +236,7 @@ fn take_failure(error: TakeError) -> Failure {
 
 fn restore_failure(error: RestoreError) -> Failure {
     let exit = match &error {
-        RestoreError::Refused(_) => Exit::Rejected,
+        RestoreError::Refused(_) | RestoreError::PositionsLeft(_) => Exit::Rejected,
         RestoreError::Open(error) => open_failure(error).exit,
         RestoreError::Read(ReadError::Unavailable(_))
         | RestoreError::Kv(KvError::Unavailable(_))
