@@ -11,6 +11,12 @@ pub const ENVELOPE_VERSION: u32 = 1;
 /// What an envelope takes beside its text and its receivers, usually.
 const ENVELOPE_BYTES_USUAL: usize = 384;
 
+/// Most envelopes that one entry of an inbox carries, each on a line of its own.
+pub const BUNDLE_ENVELOPES_MAX: usize = 64;
+/// Most bytes of an entry that carries several, so that no receiver has to keep much because of one bad line. An envelope
+/// that is larger travels alone.
+pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
+
 /// One envelope, as JSON. Fields that this version does not know are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -115,6 +121,41 @@ pub enum EnvelopeError {
     Malformed(String),
 }
 
+/// Puts envelopes' bytes, in their order, into as few bodies as the limits of a bundle allow; each with the number of its
+/// first envelope. JSON on the wire has no line breaks in it, so one stands between two envelopes.
+pub fn bundle(envelopes: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
+    let mut bodies: Vec<(usize, Vec<u8>)> = Vec::new();
+    let mut count = 0;
+    for (number, envelope) in envelopes.iter().enumerate() {
+        match bodies.last_mut() {
+            Some((_, body))
+                if count < BUNDLE_ENVELOPES_MAX && body.len() + 1 + envelope.len() <= BUNDLE_BYTES_MAX =>
+            {
+                body.push(b'\n');
+                body.extend_from_slice(envelope);
+                count += 1;
+            }
+            _ => {
+                bodies.push((number, envelope.clone()));
+                count = 1;
+            }
+        }
+    }
+    bodies
+}
+
+/// The bytes of each envelope in a body. One that breaks the limits of a bundle is none, and holds nothing that could be
+/// told apart.
+pub fn unbundle(body: &[u8]) -> Result<impl Iterator<Item = &[u8]>, EnvelopeError> {
+    let breaks = body.iter().filter(|byte| **byte == b'\n').count();
+    if breaks >= BUNDLE_ENVELOPES_MAX || (breaks > 0 && body.len() > BUNDLE_BYTES_MAX) {
+        return Err(EnvelopeError::Malformed(format!(
+            "a bundle has at most {BUNDLE_ENVELOPES_MAX} lines and {BUNDLE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(body.split(|byte| *byte == b'\n'))
+}
+
 impl Envelope {
     /// The bytes that are published.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -182,6 +223,35 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn bundles_keep_to_their_limits_and_give_back_what_was_put_in() {
+        let check = |envelopes: &[Vec<u8>], bodies: usize| {
+            let bundled = bundle(envelopes);
+            assert_eq!(bundled.len(), bodies);
+            let back: Vec<Vec<u8>> = bundled
+                .iter()
+                .flat_map(|(_, body)| unbundle(body).unwrap().map(<[u8]>::to_vec).collect::<Vec<_>>())
+                .collect();
+            assert_eq!(back, envelopes);
+            for (first, body) in &bundled {
+                assert_eq!(unbundle(body).unwrap().next().unwrap(), envelopes[*first]);
+            }
+        };
+        let of = |bytes: usize, count: usize| vec![vec![b'x'; bytes]; count];
+        check(&[], 0);
+        check(&of(10, 1), 1);
+        check(&of(10, BUNDLE_ENVELOPES_MAX), 1);
+        check(&of(10, BUNDLE_ENVELOPES_MAX + 1), 2);
+        check(&of(BUNDLE_BYTES_MAX / 2, 3), 3);
+        check(&of(BUNDLE_BYTES_MAX / 2 - 1, 3), 2);
+        check(&of(BUNDLE_BYTES_MAX + 5, 2), 2);
+        let lines = vec![b'\n'; BUNDLE_ENVELOPES_MAX];
+        assert!(unbundle(&lines).is_err());
+        assert_eq!(unbundle(&lines[1..]).unwrap().count(), BUNDLE_ENVELOPES_MAX);
+        let long = [&of(BUNDLE_BYTES_MAX, 1)[0][..], b"\n{}"].concat();
+        assert!(unbundle(&long).is_err());
     }
 
     proptest! {

@@ -1,11 +1,12 @@
 //! Dead letters: envelopes that cannot be delivered, and why. They are kept on `realm.<id>.dead`.
 
-use antar_broker::{Append, Entry, EntryId};
-use antar_proto::envelope::{EnvelopeError, LanePlace, Outcome};
+use antar_broker::{Append, EntryId};
+use antar_proto::envelope::{Content, Envelope, EnvelopeError, LanePlace, Outcome, unbundle};
 use antar_proto::reply::State;
 use antar_proto::{Address, MessageId, RealmId};
 use serde::{Deserialize, Serialize};
 
+use crate::arrival::Line;
 use crate::clock::now_rfc3339;
 use crate::delivery::{Batch, Delivery, DeliveryError};
 use crate::recall::Place;
@@ -111,12 +112,12 @@ impl Dead {
     }
 
     /// What is kept of the envelope.
-    pub(crate) fn letter(&self, entry: &Entry) -> Vec<u8> {
-        let kept = &entry.body[..entry.body.len().min(LETTER_BODY_BYTES_MAX)];
+    fn letter(&self, line: &Line) -> Vec<u8> {
+        let kept = &line.body[..line.body.len().min(LETTER_BODY_BYTES_MAX)];
         let letter = DeadLetter {
             reason: self.to_string(),
             code: self.code(),
-            inbox_seq: entry.seq.0,
+            inbox_seq: line.inbox_seq().0,
             time: now_rfc3339(),
             body: String::from_utf8_lossy(kept),
         };
@@ -142,6 +143,22 @@ impl Claim {
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
+
+    /// That of the first envelope in the body of an entry.
+    pub(crate) fn of_first(body: &[u8]) -> Option<Self> {
+        Self::of(unbundle(body).ok()?.next()?)
+    }
+}
+
+impl From<&Envelope> for Claim {
+    fn from(envelope: &Envelope) -> Self {
+        let from = match &envelope.content {
+            Content::Message { from, .. } => Some(from.clone()),
+            Content::Notice { .. } | Content::Receipt { .. } => None,
+        };
+        let (id, lane) = (envelope.id, envelope.lane);
+        Self { id, origin: envelope.origin.clone(), dest: Some(envelope.dest.clone()), lane, from }
+    }
 }
 
 impl Delivery {
@@ -149,20 +166,21 @@ impl Delivery {
     pub(crate) async fn bury(
         &self,
         reign: &Reign,
-        entry: &Entry,
+        line: &Line,
         dead: &Dead,
         place: Option<Place>,
         batch: &mut Batch,
     ) -> Result<(), DeliveryError> {
-        tracing::error!(inbox = %self.source.inbox, seq = entry.seq.0, reason = ?dead.to_string(), "an envelope is put aside");
-        let id = EntryId::new(format!("dead/{}", entry.seq)).expect("a number is printable");
-        let mut append = Append::new(self.shared.places.dead(), id, dead.letter(entry));
+        tracing::error!(inbox = %self.source.inbox, seq = line.inbox_seq().0, reason = ?dead.to_string(), "an envelope is put aside");
+        let number = line.number.map_or_else(String::new, |number| format!("/{number}"));
+        let id = EntryId::new(format!("dead/{}{number}", line.inbox_seq())).expect("numbers are printable");
+        let mut append = Append::new(self.shared.places.dead(), id, dead.letter(line));
         append.expect_last = Some(reign.fence.clone());
         batch.plain.push(self.shared.broker.append(append).await?);
         if !dead.is_answered() {
             return Ok(());
         }
-        let Some(Claim { origin, id, lane, from: Some(from), .. }) = Claim::of(&entry.body) else {
+        let Some(Claim { origin, id, lane, from: Some(from), .. }) = Claim::of(&line.body) else {
             return Ok(());
         };
         if self.shared.peers.is_known(&origin) && from.realm == origin {
@@ -177,7 +195,8 @@ impl Delivery {
             };
             // One that did not take the place that it claims is told of by itself.
             let claimed = lane.map(|lane| Place { epoch: lane.epoch, seq: lane.seq });
-            batch.tell(&origin, place.filter(|place| claimed == Some(*place)), entry.seq, outcome);
+            let place = place.filter(|place| claimed == Some(*place));
+            batch.tell(&origin, place, line.inbox_seq(), outcome);
         }
         Ok(())
     }

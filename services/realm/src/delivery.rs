@@ -16,12 +16,13 @@ use antar_broker::{
     ReadError, ReadFrom, ReadLimit, Seq, Subject,
 };
 use antar_proto::command::RECEIVERS_MAX;
-use antar_proto::envelope::{Content, Envelope, LanePlace, Outcome};
+use antar_proto::envelope::{Content, Envelope, Outcome};
 use antar_proto::reply::State;
 use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 
+use crate::arrival::{Arrival, Line};
 use crate::clock::backoff;
-use crate::dead::{Claim, Dead};
+use crate::dead::Dead;
 use crate::places::Source;
 use crate::recall::{Place, headers};
 use crate::receipt::Told;
@@ -100,20 +101,13 @@ pub(crate) struct Delivery {
 /// What a batch has led to so far.
 #[derive(Default)]
 pub(crate) struct Batch {
-    kept: HashMap<RealmId, Kept>,
+    pub(crate) kept: HashMap<RealmId, Kept>,
     pub(crate) told: HashMap<RealmId, Vec<Told>>,
     waiting: Vec<Waiting>,
     pub(crate) plain: Vec<PendingAppend>,
     lookups: usize,
     /// See [`Reign::settled`].
     settled: HashMap<RealmId, Seq>,
-}
-
-/// An envelope that is next in its lane.
-pub(crate) struct Arrival<'a> {
-    pub(crate) origin: RealmId,
-    pub(crate) place: Place,
-    pub(crate) entry: &'a Arc<Entry>,
 }
 
 /// A message, as its envelope has it.
@@ -129,7 +123,7 @@ struct Waiting {
     pending: PendingAppend,
     subjects: Vec<Subject>,
     id: EntryId,
-    entry: Arc<Entry>,
+    line: Line,
     origin: RealmId,
     place: Place,
     outcome: Outcome,
@@ -217,14 +211,10 @@ impl Delivery {
             {
                 break;
             }
-            if let Err(dead) = self.one(reign, entry, proof, &mut batch).await? {
-                if let (Dead::Gap { .. }, Some(origin)) = (&dead, &origin)
-                    && !self.is_settled(reign, origin, entry, &mut batch).await?
-                {
-                    break;
-                }
-                let kept = origin.and_then(|origin| batch.kept.get(&origin).copied());
-                self.bury(reign, entry, &dead, kept.map(|kept| kept.place), &mut batch).await?;
+            match proof {
+                Ok(claim) if !self.lines(reign, entry, &claim.origin, &mut batch).await? => break,
+                Ok(_) => {}
+                Err(dead) => self.bury(reign, &Line::whole(entry), &dead, None, &mut batch).await?,
             }
             upto = Some(entry.seq);
         }
@@ -240,7 +230,7 @@ impl Delivery {
     }
 
     /// Whether everything of this origin that came in before this entry, on whichever inbox, is delivered.
-    async fn is_settled(
+    pub(crate) async fn is_settled(
         &self,
         reign: &Reign,
         origin: &RealmId,
@@ -259,19 +249,19 @@ impl Delivery {
     }
 
     /// Starts the delivery of one envelope.
-    async fn one(
+    pub(crate) async fn one(
         &self,
         reign: &Reign,
-        entry: &Arc<Entry>,
-        proof: Result<Claim, Dead>,
+        line: &Line,
+        origin: &RealmId,
         batch: &mut Batch,
     ) -> Result<Result<(), Dead>, DeliveryError> {
-        let (envelope, place) = match proof.and_then(|claim| self.admit(reign, entry, claim, batch)) {
+        let (envelope, place) = match self.admit(reign, line, origin, batch) {
             Ok(Some(admitted)) => admitted,
             Ok(None) => return Ok(Ok(())),
             Err(dead) => return Ok(Err(dead)),
         };
-        let arrival = Arrival { origin: envelope.origin, place, entry };
+        let arrival = Arrival { origin: envelope.origin, place, line };
         match envelope.content {
             Content::Message { from, .. } if from.realm != arrival.origin => {
                 return Ok(Err(Dead::ForeignSender { from, origin: arrival.origin }));
@@ -293,40 +283,6 @@ impl Delivery {
         Ok(Ok(()))
     }
 
-    /// Checks whether an envelope that was proven is next in its lane; `None` for one delivered before. One that is next
-    /// takes its place even if it is then put aside: those after it are not to blame.
-    fn admit(
-        &self,
-        reign: &Reign,
-        entry: &Entry,
-        claim: Claim,
-        batch: &mut Batch,
-    ) -> Result<Option<(Envelope, Place)>, Dead> {
-        let parsed = Envelope::from_bytes(&entry.body);
-        let Some(LanePlace { epoch, seq, prev, .. }) = claim.lane else {
-            return Err(parsed.err().map_or(Dead::NoLane, Dead::from));
-        };
-        let peer = self.shared.peers.copy.get(claim.origin.as_str());
-        let blocked = peer.as_ref().is_some_and(|peer| peer.blocked);
-        let kept = || reign.lane(&claim.origin).map_or_else(Kept::default, |lane| lane.kept);
-        let last = batch.kept.get(&claim.origin).copied().unwrap_or_else(kept);
-        let place = Place { epoch, seq };
-        if place <= last.place {
-            return Ok(None);
-        }
-        let trusted = peer.filter(|peer| entry.seq.0 > peer.trusted_after).map(|peer| peer.trusted_at);
-        let trusted_at = trusted.unwrap_or(last.trusted_at);
-        // What came under a key before it was trusted was put aside, and took no place.
-        if epoch == last.place.epoch && prev != last.place.seq && trusted_at <= last.trusted_at {
-            return Err(Dead::Gap { prev, last: last.place.seq });
-        }
-        batch.kept.insert(claim.origin.clone(), Kept { place, trusted_at });
-        if blocked {
-            return Err(Dead::Blocked(claim.origin));
-        }
-        Ok(Some((parsed?, place)))
-    }
-
     async fn message(
         &self,
         reign: &Reign,
@@ -335,7 +291,8 @@ impl Delivery {
         batch: &mut Batch,
     ) -> Result<Result<(), Dead>, DeliveryError> {
         let Incoming { id, from, mut to, group } = incoming;
-        let Arrival { origin, place, entry } = arrival;
+        let Arrival { origin, place, line } = arrival;
+        let inbox = line.inbox_seq();
         to.sort();
         to.dedup();
         self.look_up(&to, batch).await?;
@@ -351,7 +308,7 @@ impl Delivery {
         };
         if !nobody.is_empty() {
             let outcome = outcome(nobody, State::Failed, Some(ErrorCode::NoSuchUser));
-            batch.tell(&origin, Some(place), entry.seq, outcome);
+            batch.tell(&origin, Some(place), inbox, outcome);
         }
         if users.is_empty() {
             return Ok(Ok(()));
@@ -364,7 +321,7 @@ impl Delivery {
         }
         let outcome = outcome(users, State::Delivered, None);
         if subjects.is_empty() {
-            batch.tell(&origin, Some(place), entry.seq, outcome);
+            batch.tell(&origin, Some(place), inbox, outcome);
             return Ok(Ok(()));
         }
         self.shared.watch_room(&subjects);
@@ -377,8 +334,8 @@ impl Delivery {
         let append = Append {
             subjects: subjects.clone(),
             id: entry_id.clone(),
-            headers: headers(&origin, place, None, entry.seq),
-            body: entry.body.clone(),
+            headers: headers(&origin, place, None, inbox),
+            body: line.body.clone(),
             expect_last: Some(reign.mail(&origin).clone()),
             copies: 0,
             is_fresh: false,
@@ -388,8 +345,8 @@ impl Delivery {
             Err(AppendError::Refused(why)) => return Ok(Err(Dead::Refused(why))),
             Err(error) => return Err(error.into()),
         };
-        let (id, entry) = (entry_id, entry.clone());
-        batch.waiting.push(Waiting { pending, subjects, id, entry, origin, place, outcome });
+        let (id, line) = (entry_id, line.clone());
+        batch.waiting.push(Waiting { pending, subjects, id, line, origin, place, outcome });
         Ok(Ok(()))
     }
 
@@ -414,7 +371,7 @@ impl Delivery {
                 }
                 Err(AppendError::Refused(why)) => {
                     let (dead, place) = (Dead::Refused(why), Some(waiting.place));
-                    self.bury(reign, &waiting.entry, &dead, place, batch).await?;
+                    self.bury(reign, &waiting.line, &dead, place, batch).await?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -432,11 +389,11 @@ impl Delivery {
                 appended.full.contains(&self.shared.places.mail_realm(user, &waiting.origin))
             };
             let full: Vec<UserName> = waiting.outcome.users.extract_if(.., |user| is_full(user)).collect();
-            if appended.duplicate && !self.is_same(&waiting.subjects[0], appended.seq, &waiting.entry).await {
-                self.bury(reign, &waiting.entry, &Dead::IdReused, Some(waiting.place), batch).await?;
+            if appended.duplicate && !self.is_same(&waiting.subjects[0], appended.seq, &waiting.line).await {
+                self.bury(reign, &waiting.line, &Dead::IdReused, Some(waiting.place), batch).await?;
                 continue;
             }
-            let (place, inbox) = (Some(waiting.place), waiting.entry.seq);
+            let (place, inbox) = (Some(waiting.place), waiting.line.inbox_seq());
             if !full.is_empty() {
                 let reason = Some(ErrorCode::MailboxFull.as_str().into());
                 let outcome =
@@ -452,7 +409,7 @@ impl Delivery {
 
     /// Whether the entry that a duplicate was taken for came from the same envelope. One that was trimmed counts as
     /// the same: it was read.
-    async fn is_same(&self, subject: &Subject, seq: Seq, entry: &Entry) -> bool {
+    async fn is_same(&self, subject: &Subject, seq: Seq, line: &Line) -> bool {
         let page = self
             .shared
             .broker
@@ -464,7 +421,7 @@ impl Delivery {
             return true;
         };
         let content = |body: &[u8]| Envelope::from_bytes(body).map(|envelope| envelope.content);
-        content(&kept.body) == content(&entry.body)
+        content(&kept.body) == content(&line.body)
     }
 }
 

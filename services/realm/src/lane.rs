@@ -12,7 +12,7 @@ use antar_broker::{
     Append, AppendError, Entry, EntryId, Filter, KvError, Lease, LeaseError, Queue, ReadError, ReadFrom,
     ReadLimit, RequestError, Timestamp,
 };
-use antar_proto::envelope::{Content, Envelope, LanePlace};
+use antar_proto::envelope::{Content, Envelope, LanePlace, bundle};
 use antar_proto::reply::{State, StatusEvent};
 use antar_proto::{MessageId, RealmId, UserName};
 use sha2::{Digest, Sha256};
@@ -216,7 +216,10 @@ impl Lane {
                 prev = self.place(entry);
             }
         }
-        for ((bytes, headers), time) in self.shared.sign_all(envelopes).await.into_iter().zip(times) {
+        // One signature and one message of the broker's for many envelopes: both cost more than all else.
+        let (firsts, bodies): (Vec<usize>, Vec<Vec<u8>>) = bundle(&envelopes).into_iter().unzip();
+        let times = firsts.into_iter().map(|first| times[first]);
+        for ((bytes, headers), time) in self.shared.sign_all(bodies).await.into_iter().zip(times) {
             // The hash makes it one with these bytes, and nobody can guess it, whose signature is in it; the time before
             // it keeps the index of ids small.
             let hash = headers.iter().fold(Sha256::new(), |hash, (_, value)| hash.chain_update(value));

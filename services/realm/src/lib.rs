@@ -4,6 +4,7 @@
 
 mod account;
 pub mod admin;
+mod arrival;
 mod card;
 mod clock;
 pub mod config;

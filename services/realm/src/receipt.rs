@@ -6,8 +6,9 @@ use antar_proto::reply::{State, StatusEvent};
 use antar_proto::{ErrorCode, MessageId, RealmId, UserName};
 use bytes::Bytes;
 
+use crate::arrival::Arrival;
 use crate::clock::now_rfc3339;
-use crate::delivery::{Arrival, Batch, Delivery, DeliveryError};
+use crate::delivery::{Batch, Delivery, DeliveryError};
 use crate::mail::envelope;
 use crate::recall::{Place, headers, receipt_headers};
 use crate::reign::Reign;
@@ -109,13 +110,13 @@ impl Delivery {
         body: Bytes,
         batch: &mut Batch,
     ) -> Result<(), DeliveryError> {
-        let Arrival { origin, place, entry } = arrival;
+        let Arrival { origin, place, line } = arrival;
         if reign.lane(origin).is_some_and(|lane| lane.recalled.has(&subject, *place, Some(number))) {
             return Ok(());
         }
         let id = EntryId::new(key).expect("a UUID and a realm id are printable and short");
         let mut append = Append::new(subject, id, body);
-        append.headers = headers(origin, *place, Some(number), entry.seq);
+        append.headers = headers(origin, *place, Some(number), line.inbox_seq());
         append.expect_last = Some(reign.mail(origin).clone());
         batch.plain.push(self.shared.broker.append(append).await?);
         Ok(())

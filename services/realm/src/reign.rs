@@ -169,7 +169,8 @@ async fn waits_elsewhere(shared: &Shared, origin: &RealmId, source: &Source) -> 
     let state = shared.broker.queue_state(&other.queue).await?;
     let acked = ReadFrom::After(state.map_or(Seq::ZERO, |state| state.acked));
     let page = shared.broker.read(&Filter::from(&other.inbox), acked, OTHERS).await?;
-    let is_its = |body: &[u8]| Claim::of(body).is_some_and(|claim| claim.origin == *origin);
+    // All envelopes of an entry are of one realm.
+    let is_its = |body: &[u8]| Claim::of_first(body).is_some_and(|claim| claim.origin == *origin);
     let first = page.entries.iter().find(|entry| is_its(&entry.body));
     let first = first.or_else(|| page.entries.last().filter(|_| page.more));
     Ok(first.map_or(Seq(u64::MAX), |first| first.seq))

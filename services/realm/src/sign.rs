@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use antar_broker::{Entry, Headers, KvError};
-use antar_proto::envelope::{Envelope, EnvelopeError};
+use antar_proto::envelope::{Envelope, EnvelopeError, unbundle};
 
 use crate::dead::{Claim, Dead};
 use crate::delivery::LOOKUPS_MAX;
@@ -39,10 +39,12 @@ fn header<'a>(entry: &'a Entry, name: &str) -> Option<&'a str> {
 }
 
 impl Shared {
-    /// What an inbox entry says of itself, once it is proven that the realm that it names has signed it, for us.
+    /// What the first envelope of an inbox entry says of itself, once it is proven that the realm that it names has
+    /// signed the entry, for us.
     pub(crate) fn prove(&self, entry: &Entry) -> Result<Claim, Dead> {
-        let Some(claim) = Claim::of(&entry.body) else {
-            let error = Envelope::from_bytes(&entry.body).err();
+        let first = unbundle(&entry.body)?.next().unwrap_or_default();
+        let Some(claim) = Claim::of(first) else {
+            let error = Envelope::from_bytes(first).err();
             return Err(error.unwrap_or_else(|| EnvelopeError::Malformed("no origin".into())).into());
         };
         let Some(peer) = self.peers.copy.get(claim.origin.as_str()) else {
@@ -104,10 +106,10 @@ impl Shared {
         each(entries.to_vec(), move |entry| shared.prove(&entry)).await
     }
 
-    /// Each of these envelopes with its headers.
-    pub(crate) async fn sign_all(&self, envelopes: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Headers)> {
+    /// Each of these bodies with its headers.
+    pub(crate) async fn sign_all(&self, bodies: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Headers)> {
         let key = self.key.clone();
-        each(envelopes, move |bytes| {
+        each(bodies, move |bytes| {
             let headers = key.headers(&bytes);
             (bytes, headers)
         })
