@@ -56,6 +56,8 @@ mod nats_accounts;
 mod nats_config;
 #[cfg(test)]
 mod nats_harness;
+#[cfg(all(test, feature = "otel"))]
+mod otel;
 #[cfg(test)]
 mod power;
 #[cfg(test)]

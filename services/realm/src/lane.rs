@@ -17,7 +17,9 @@ use antar_proto::reply::{State, StatusEvent};
 use antar_proto::{MessageId, RealmId, UserName};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
+use crate::SPANS;
 use crate::card::{Refused, ask};
 use crate::clock::{backoff, now_rfc3339};
 use crate::hex::hex;
@@ -168,7 +170,9 @@ impl Lane {
 
     /// Carries a batch; after a failure pauses and is `false`.
     async fn carry_or_pause(&mut self, lease: &Lease) -> bool {
-        match self.carry(lease).await {
+        let (realm, peer, envelopes) = (self.shared.places.realm(), &self.peer.realm, lease.entries.len());
+        let span = tracing::info_span!(target: SPANS, "carry", %realm, %peer, envelopes);
+        match self.carry(lease).instrument(span).await {
             Ok(()) => {
                 self.failures = 0;
                 self.status.set(None);

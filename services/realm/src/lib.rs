@@ -2,6 +2,9 @@
 //!
 //! Owns: the meaning of everything kept in the broker. Must not know: sockets, lines, or which broker it is.
 
+/// The target of spans that are made to be exported. They are no part of the log, and cost nothing where nobody exports them.
+pub const SPANS: &str = "antar_trace";
+
 mod account;
 pub mod admin;
 mod arrival;

@@ -12,7 +12,9 @@ use antar_proto::{Address, MessageId, RealmId, UserName};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
+use crate::SPANS;
 use crate::account::{AccountError, Accounts};
 use crate::admin::PeerInfo;
 use crate::card;
@@ -230,12 +232,16 @@ impl Realm {
         text: &str,
         id: impl Into<SendId>,
     ) -> Result<Sending, SendError> {
-        self.shared.send(from, what, text, id.into()).await
+        let id = id.into();
+        let span =
+            tracing::info_span!(target: SPANS, "send", realm = %self.id(), id = %id.message().0.hyphenated());
+        self.shared.send(from, what, text, id).instrument(span).await
     }
 
     /// Unread messages from this realm.
     pub async fn inbox(&self, user: &UserName) -> Result<Unread, ReadError> {
-        self.shared.unread(user, antar_proto::names::BOX_LOCAL, INBOX_LIMIT).await
+        let span = tracing::info_span!(target: SPANS, "read", realm = %self.id());
+        self.shared.unread(user, antar_proto::names::BOX_LOCAL, INBOX_LIMIT).instrument(span).await
     }
 
     /// Unread messages exchanged with another realm; with the own id, with any. `None` if it was not added.

@@ -1,5 +1,7 @@
 //! Restorings that are broken off, and what a peer makes of a restored lane when its broker has forgotten all ids.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets an error is over")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
