@@ -30,12 +30,14 @@ mod realm;
 mod recall;
 mod receipt;
 mod reign;
+mod replayed;
 mod room;
 mod send;
 mod session;
 mod shared;
 mod sign;
 mod tasks;
+pub mod traffic;
 mod turn;
 
 pub use account::AccountError;
