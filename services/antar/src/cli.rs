@@ -44,6 +44,8 @@ pub(crate) enum Command {
     User(UserArgs),
     /// The state of a realm, and its traffic with others.
     Realm(RealmArgs),
+    /// What happened in a realm: show, follow, keep or copy it.
+    Replay(Box<crate::replay::ReplayArgs>),
     /// Check, print or list the configuration.
     Config(ConfigArgs),
     /// Ask a server on this machine whether it is ready.

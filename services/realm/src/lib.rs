@@ -34,6 +34,7 @@ mod realm;
 mod recall;
 mod receipt;
 mod reign;
+mod replayed;
 pub mod restored;
 mod room;
 mod send;
@@ -42,6 +43,7 @@ mod shared;
 mod sign;
 pub mod snapshot;
 mod tasks;
+pub mod traffic;
 mod turn;
 
 pub use account::AccountError;

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::key::PublicKey;
 use crate::key_file::{self, KeyError};
-use crate::places::{LANES, Places};
+use crate::places::{LANES, Places, is_fence};
 
 /// The key in the settings that stands there while a realm is being restored.
 const RESTORING: &str = "restoring";
@@ -111,11 +111,7 @@ impl Snapshot {
 
     /// Whether entries of this subject only fence off workers of a running realm, and mean nothing to another one.
     pub fn is_fence(&self, subject: &Subject) -> bool {
-        match subject.tokens().collect::<Vec<_>>()[..] {
-            [_, _, "mail", user, _] => user.starts_with('_'),
-            [_, _, "outbox", peer] => peer.starts_with('_'),
-            _ => false,
-        }
+        subject.tokens().nth(3).is_some_and(is_fence)
     }
 
     /// Whose mailbox a subject is a part of, if it is one of a mailbox.
