@@ -42,6 +42,12 @@ impl Builder {
         Self { args, env: Vec::new(), realms: 2, dir: None, nats: Some(Nats::options()) }
     }
 
+    /// The same on a broker that is there.
+    pub(crate) fn demo_at(broker: &str) -> Self {
+        let args = ["demo", "--port", "0", "--broker", broker].map(String::from).to_vec();
+        Self { args, env: Vec::new(), realms: 2, dir: None, nats: None }
+    }
+
     /// `antar demo` on a certain port and the next one.
     pub(crate) fn demo_on(port: u16) -> Self {
         let mut demo = Self::demo();
@@ -57,6 +63,14 @@ impl Builder {
     /// The same on a NATS server of its own.
     pub(crate) fn serve_on_nats() -> Self {
         Self { nats: Some(Nats::options()), ..Self::serve_with(NATS) }
+    }
+
+    /// One edge of another realm, on a broker of its own.
+    pub(crate) fn serve_as(realm: &str, on_nats: bool) -> Self {
+        match on_nats {
+            true => Self { nats: Some(Nats::options()), ..Self::edge(realm, NATS) },
+            false => Self::edge(realm, "sqlite:{dir}/antar.db"),
+        }
     }
 
     /// The same on another broker; `{dir}` is the server's directory.

@@ -19,6 +19,8 @@ mod nats;
 mod sqlite;
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod bench;
@@ -56,6 +58,8 @@ mod nats_accounts;
 mod nats_config;
 #[cfg(test)]
 mod nats_harness;
+#[cfg(all(test, feature = "otel"))]
+mod otel;
 #[cfg(test)]
 mod power;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::Tenant;
+use crate::admin::{BackupArgs, NatsConfigArgs, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     User(UserArgs),
     /// The state of a realm, and its traffic with others.
     Realm(RealmArgs),
+    /// What happened in a realm: show, follow, keep or copy it.
+    Replay(Box<crate::replay::ReplayArgs>),
     /// Check, print or list the configuration.
     Config(ConfigArgs),
     /// Ask a server on this machine whether it is ready.
@@ -365,34 +367,12 @@ pub(crate) enum RealmCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write all that a realm keeps into one file, while it is being served or not.
+    Backup(BackupArgs),
+    /// Make the realm of a backup, where there is none.
+    Restore(RestoreArgs),
     /// Write the accounts of a NATS server: one for each realm, joined by services only. Needs no broker.
     NatsConfig(NatsConfigArgs),
-}
-
-/// `antar realm nats-config`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Each realm logs in with a key: DIR/REALM/nats.nk holds its seed (broker.credentials_file). Seeds that are there are kept,
-so the same command with one more realm adds that realm; then `nats-server --signal reload` twice, a second apart (the
-first makes the account, the second joins it). The file with the accounts holds public keys only. DIR/SYS/nats.nk is for
-the servers' own account.
-
-Examples:
-  antar realm nats-config realm1 realm2 --credentials keys --output accounts.conf
-  antar realm nats-config realm1 realm2=UBXKIUJF4G5ITROD5BV6SDR6P4Q65O2WV43UPBJ6CNUZJZZYUG7P7UN5 --credentials keys")]
-pub(crate) struct NatsConfigArgs {
-    /// The realms; with =U…, the public key that the realm's operators made, so that its seed is not known here.
-    #[arg(required = true, value_name = "REALM[=KEY]")]
-    pub(crate) realms: Vec<Tenant>,
-    /// Where seeds are, and are made if they are not there.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) credentials: Option<PathBuf>,
-    /// The file to write, instead of standard output.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) output: Option<PathBuf>,
-    /// What each realm may store, in GiB; in a cluster each replica counts.
-    #[arg(long, value_name = "GIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) storage_gib: u32,
 }
 
 /// `antar healthcheck`.
@@ -471,6 +451,8 @@ mod tests {
             "antar realm trust realm1 realm2 --key U",
             "antar realm block realm1 realm2",
             "antar realm unblock realm1 realm2",
+            "antar realm backup realm1 realm1.backup --data /tmp/x --with-key --json",
+            "antar realm restore realm1.backup --broker sqlite:x.db --realm realm1 --new-key --json",
             "antar realm nats-config realm1 realm2 --credentials keys --output accounts.conf",
             "antar healthcheck --http 127.0.0.1:8080",
             "antar config check --config antar.toml",

@@ -37,10 +37,13 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
         ],
     });
     let config = config.or_exit(Exit::Usage)?;
-    crate::log::init(&config.log);
+    let logging = crate::log::init(&config.log)?;
     let site = |(id, offset): (&&str, u16)| site(&config, &args, id, offset);
     let sites = REALMS.iter().zip(0..).map(site).collect::<Outcome<Vec<_>>>()?;
-    server::run(&config.broker, &config.edge, sites, |addresses| welcome(addresses, &config)).await
+    let outcome =
+        server::run(&config.broker, &config.edge, sites, |addresses| welcome(addresses, &config)).await;
+    logging.end().await;
+    outcome
 }
 
 fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site> {

@@ -12,6 +12,7 @@ mod demo;
 mod exit;
 mod healthcheck;
 mod log;
+mod replay;
 mod say;
 mod serve;
 mod server;
@@ -40,6 +41,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Serve(args) => server_runtime()?.block_on(serve::run(args, &environment))?,
         Command::User(args) => server_runtime()?.block_on(admin::run_user(args, &environment))?,
         Command::Realm(args) => server_runtime()?.block_on(admin::run_realm(args, &environment))?,
+        Command::Replay(args) => server_runtime()?.block_on(replay::run(*args, &environment))?,
         Command::Chat(args) => {
             let outcome = client_runtime()?.block_on(chat::run(args, &environment))?;
             return Ok(ExitCode::from(outcome.exit_code()));

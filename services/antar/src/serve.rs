@@ -15,9 +15,11 @@ fn sources<'a>(args: &'a ServeArgs, environment: &'a Environment) -> Sources<'a>
 /// Serves until a signal comes.
 pub(crate) async fn run(args: ServeArgs, environment: &Environment) -> Outcome {
     let config = Config::load(sources(&args, environment)).or_exit(Exit::Usage)?;
-    crate::log::init(&config.log);
+    let logging = crate::log::init(&config.log)?;
     let site = Site { realm: config.realm, command: config.command, http: config.http, flag: "--listen" };
-    server::run(&config.broker, &config.edge, vec![site], |_| {}).await
+    let outcome = server::run(&config.broker, &config.edge, vec![site], |_| {}).await;
+    logging.end().await;
+    outcome
 }
 
 /// `antar config check`.

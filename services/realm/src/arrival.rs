@@ -107,13 +107,15 @@ impl Delivery {
             return Err(parsed.err().map_or(Dead::NoLane, Dead::from));
         };
         let peer = self.shared.peers.copy.get(origin.as_str());
-        let (trusted_at, blocked) = peer.map_or((0, false), |peer| (peer.trusted_at, peer.blocked));
+        let blocked = peer.as_ref().is_some_and(|peer| peer.blocked);
         let kept = || reign.lane(origin).map_or_else(Kept::default, |lane| lane.kept);
         let last = batch.kept.get(origin).copied().unwrap_or_else(kept);
         let place = Place { epoch, seq };
         if place <= last.place {
             return Ok(None);
         }
+        let trusted = peer.filter(|peer| line.inbox_seq().0 > peer.trusted_after).map(|peer| peer.trusted_at);
+        let trusted_at = trusted.unwrap_or(last.trusted_at);
         // What came under a key before it was trusted was put aside, and took no place.
         if epoch == last.place.epoch && prev != last.place.seq && trusted_at <= last.trusted_at {
             return Err(Dead::Gap { prev, last: last.place.seq });

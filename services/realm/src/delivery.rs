@@ -19,7 +19,9 @@ use antar_proto::command::RECEIVERS_MAX;
 use antar_proto::envelope::{Content, Envelope, Outcome};
 use antar_proto::reply::State;
 use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
+use tracing::Instrument as _;
 
+use crate::SPANS;
 use crate::arrival::{Arrival, Line};
 use crate::clock::backoff;
 use crate::dead::Dead;
@@ -156,7 +158,10 @@ impl Delivery {
             if !self.turn.is_mine(&lease) {
                 return self.give_way(&*queue, &lease).await;
             }
-            let outcome = hold(&*queue, &lease, self.deliver(&lease)).await;
+            let (realm, entries) = (self.shared.places.realm(), lease.entries.len());
+            let span =
+                tracing::info_span!(target: SPANS, "deliver", %realm, inbox = %self.source.inbox, entries);
+            let outcome = hold(&*queue, &lease, self.deliver(&lease).instrument(span)).await;
             let settled = match outcome {
                 Some(Ok(upto)) => {
                     self.failures = 0;

@@ -17,4 +17,5 @@ pub(crate) enum RealmEvent {
     RealmTrusted { realm: RealmId, key: String },
     RealmBlocked { realm: RealmId, blocked: bool },
     Paused { paused: bool },
+    Replayed { realm: RealmId, entries: u64 },
 }

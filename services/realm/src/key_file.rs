@@ -15,7 +15,7 @@ use crate::key::{PublicKey, RealmKey};
 use crate::places::Places;
 
 /// The setting with the realm's public key.
-const KEY: &str = "key";
+pub(crate) const KEY: &str = "key";
 /// Longest key file, in bytes: a seed with space around it.
 const FILE_BYTES_MAX: usize = 256;
 
@@ -127,6 +127,15 @@ pub(crate) async fn settle(
     }
 }
 
+/// The realm's public key, as its settings have it.
+pub(crate) async fn public_key_of(broker: &SharedBroker, places: &Places) -> Result<Option<String>, KvError> {
+    let Some(entry) = broker.kv_get(&places.bucket("settings"), KEY).await? else { return Ok(None) };
+    let record: Result<KeyRecord, _> = serde_json::from_slice(&entry.value);
+    record
+        .map(|record| Some(record.public.to_string()))
+        .map_err(|error| KvError::Refused(format!("the realm's key is not readable: {error}")))
+}
+
 async fn kept(broker: &SharedBroker, places: &Places) -> Result<Option<KeyRecord>, KeyError> {
     Ok(kept_at(broker, places).await?.map(|(record, _)| record))
 }
@@ -191,6 +200,11 @@ fn failed(path: &Path, why: impl ToString) -> KeyError {
 
 /// Reads a key file; `None` if there is none.
 fn read(path: &Path) -> Result<Option<RealmKey>, KeyError> {
+    Ok(read_seed(path)?.map(|(_, key)| key))
+}
+
+/// Reads a key file, and keeps the text of the seed.
+pub(crate) fn read_seed(path: &Path) -> Result<Option<(Zeroizing<String>, RealmKey)>, KeyError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -207,18 +221,39 @@ fn read(path: &Path) -> Result<Option<RealmKey>, KeyError> {
     // With room from the beginning, so that growing leaves no copy of it behind.
     let mut text = Zeroizing::new(String::with_capacity(2 * FILE_BYTES_MAX));
     file.read_to_string(&mut text).map_err(|error| failed(path, error))?;
-    RealmKey::from_seed(text.trim()).map(Some).map_err(|error| failed(path, error))
+    let seed = Zeroizing::new(text.trim().to_owned());
+    let key = RealmKey::from_seed(&seed).map_err(|error| failed(path, error))?;
+    Ok(Some((seed, key)))
+}
+
+/// Makes a key file with this seed; one that is there has to hold the same.
+pub(crate) fn keep_seed(path: &Path, seed: &str) -> Result<(), KeyError> {
+    let key = RealmKey::from_seed(seed).map_err(|error| failed(path, error))?;
+    let wanted = key.public().clone();
+    let kept = match read(path)? {
+        Some(kept) => kept,
+        None => write(path, key, seed)?.0,
+    };
+    if *kept.public() == wanted {
+        return Ok(());
+    }
+    Err(KeyError::Other { path: path.to_owned(), ours: kept.public().clone(), kept: wanted })
 }
 
 /// Makes a key and its file. If somebody else makes one there at the same time, one of the two is there, whole, and
 /// both have that one.
 fn make(path: &Path) -> Result<(RealmKey, bool), KeyError> {
+    let (key, seed) = RealmKey::fresh();
+    write(path, key, &seed)
+}
+
+/// Makes the file of a key; whether it was made, or is the one that somebody else has made.
+fn write(path: &Path, key: RealmKey, seed: &str) -> Result<(RealmKey, bool), KeyError> {
     let fail = |error: std::io::Error| failed(path, error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.exists() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
     }
-    let (key, seed) = RealmKey::fresh();
     let mut name = path.file_name().ok_or_else(|| failed(path, "it is no file name"))?.to_owned();
     name.push(format!(".{}", uuid::Uuid::new_v4().simple()));
     let draft = folder.join(name);

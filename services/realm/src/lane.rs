@@ -10,20 +10,24 @@ use std::time::{Duration, Instant};
 
 use antar_broker::{
     Append, AppendError, Entry, EntryId, Filter, KvError, Lease, LeaseError, Queue, ReadError, ReadFrom,
-    ReadLimit, RequestError, Seq, Timestamp,
+    ReadLimit, RequestError, Timestamp,
 };
 use antar_proto::envelope::{Content, Envelope, LanePlace, bundle};
 use antar_proto::reply::{State, StatusEvent};
 use antar_proto::{MessageId, RealmId, UserName};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
+use crate::SPANS;
 use crate::card::{Refused, ask};
 use crate::clock::{backoff, now_rfc3339};
 use crate::hex::hex;
 use crate::key::PublicKey;
 use crate::peer::Peer;
 use crate::places::Places;
+use crate::recall::Place;
+use crate::restored::place_of;
 use crate::shared::Shared;
 use crate::turn::{LEASE, Turn, hold};
 
@@ -101,8 +105,8 @@ struct Lane {
     peer: Arc<Peer>,
     status: Arc<LaneStatus>,
     turn: Turn,
-    /// The last envelope that the peer has stored, while it is this worker that sends.
-    sent: Option<Seq>,
+    /// The place of the last envelope that the peer has stored, while it is this worker that sends.
+    sent: Option<Place>,
     /// See [`LanePlace::attempt`]: the time at which this series of tries began.
     attempt: u64,
     /// When the peer's card was asked for last, if it did not say no.
@@ -113,12 +117,16 @@ struct Lane {
 
 impl Lane {
     /// The last envelope that was sent before this lease, by whoever: an entry that is no envelope was passed over.
-    async fn sent_before(&self, lease: &Lease) -> Result<Seq, ReadError> {
+    async fn sent_before(&self, lease: &Lease) -> Result<Place, ReadError> {
         let outbox = Filter::from(&self.shared.places.outbox(&self.peer.realm));
         let before = ReadFrom::Before(lease.entries[0].seq);
         let page = self.shared.broker.read(&outbox, before, ReadLimit::entries(16)).await?;
         let sent = page.entries.iter().find(|entry| Envelope::from_bytes(&entry.body).is_ok());
-        Ok(sent.map_or(lease.after, |entry| entry.seq))
+        Ok(sent.map_or(Place { epoch: self.peer.epoch, seq: lease.after.0 }, |entry| self.place(entry)))
+    }
+
+    fn place(&self, entry: &Entry) -> Place {
+        place_of(&entry.headers, self.peer.epoch, entry.seq)
     }
 
     /// Carries batches until the queue fails, or another worker is met.
@@ -162,7 +170,9 @@ impl Lane {
 
     /// Carries a batch; after a failure pauses and is `false`.
     async fn carry_or_pause(&mut self, lease: &Lease) -> bool {
-        match self.carry(lease).await {
+        let (realm, peer, envelopes) = (self.shared.places.realm(), &self.peer.realm, lease.entries.len());
+        let span = tracing::info_span!(target: SPANS, "carry", %realm, %peer, envelopes);
+        match self.carry(lease).instrument(span).await {
             Ok(()) => {
                 self.failures = 0;
                 self.status.set(None);
@@ -207,7 +217,7 @@ impl Lane {
             if let Some(bytes) = self.address(entry, prev, &mut stored) {
                 envelopes.push(bytes);
                 times.push(entry.time.0);
-                prev = entry.seq;
+                prev = self.place(entry);
             }
         }
         // One signature and one message of the broker's for many envelopes: both cost more than all else.
@@ -232,7 +242,7 @@ impl Lane {
     }
 
     /// The envelope of an outbox entry with its place in the lane; `None` for one that is none (and never was sent).
-    fn address(&self, entry: &Entry, prev: Seq, stored: &mut StoredNews) -> Option<Vec<u8>> {
+    fn address(&self, entry: &Entry, prev: Place, stored: &mut StoredNews) -> Option<Vec<u8>> {
         let mut envelope = match Envelope::from_bytes(&entry.body) {
             Ok(envelope) => envelope,
             Err(error) => {
@@ -240,8 +250,10 @@ impl Lane {
                 return None;
             }
         };
-        let (epoch, attempt) = (self.peer.epoch, self.attempt);
-        envelope.lane = Some(LanePlace { epoch, seq: entry.seq.0, prev: prev.0, attempt });
+        let Place { epoch, seq } = self.place(entry);
+        // The first one of an epoch follows nothing.
+        let prev = if prev.epoch == epoch { prev.seq } else { 0 };
+        envelope.lane = Some(LanePlace { epoch, seq, prev, attempt: self.attempt });
         if let Content::Message { from, .. } = &envelope.content {
             stored.ids.entry(from.user.clone()).or_default().push(envelope.id);
         }

@@ -2,6 +2,9 @@
 //!
 //! Owns: the meaning of everything kept in the broker. Must not know: sockets, lines, or which broker it is.
 
+/// The target of spans that are made to be exported. They are no part of the log, and cost nothing where nobody exports them.
+pub const SPANS: &str = "antar_trace";
+
 mod account;
 pub mod admin;
 mod arrival;
@@ -32,12 +35,16 @@ mod recall;
 mod receipt;
 mod recent;
 mod reign;
+mod replayed;
+pub mod restored;
 mod room;
 mod send;
 mod session;
 mod shared;
 mod sign;
+pub mod snapshot;
 mod tasks;
+pub mod traffic;
 mod turn;
 
 pub use account::AccountError;
@@ -48,6 +55,7 @@ pub use key_file::{KeyError, Rotated};
 pub use login::LoginError;
 pub use mailbox::{History, MessageStatus, Unread, UnreadMessage};
 pub use peer::AddRealmError;
+pub use places::realms;
 pub use realm::{Made, Realm, StartError};
 pub use send::{Send, SendError, SendId, Sending, Sent};
 pub use session::SessionKey;

@@ -109,6 +109,7 @@ impl Shared {
             AdminRequest::Ping => {}
             AdminRequest::RealmTrust { realm, key } => return self.trust(&realm, key.as_deref()).await,
             AdminRequest::RealmBlock { realm, blocked } => self.block(&realm, blocked).await?,
+            AdminRequest::Replay { from, entries } => return self.replay(&from, entries).await,
             AdminRequest::Show => {
                 return Ok(AdminReply::Realm {
                     id: self.places.realm().to_string(),

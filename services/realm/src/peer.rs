@@ -52,6 +52,10 @@ pub(crate) struct Peer {
     /// the first envelope after it may follow any other.
     #[serde(default)]
     pub(crate) trusted_at: u64,
+    /// What came in up to here came before that. (Of a realm that was restored: `trusted_at` is the time of that, for what
+    /// has come since the backup is not there, and what was restored is.)
+    #[serde(default)]
+    pub(crate) trusted_after: u64,
     /// The key of ours that it has agreed to.
     #[serde(default)]
     pub(crate) told: Option<PublicKey>,
@@ -104,6 +108,7 @@ impl Peer {
             offered: None,
             blocked: false,
             trusted_at: 0,
+            trusted_after: 0,
             told: None,
         }
     }

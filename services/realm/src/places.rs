@@ -1,6 +1,6 @@
 //! Where a realm keeps what: its subjects, streams, buckets and queues. Nothing else builds such a name.
 
-use antar_broker::{Bucket, Filter, QueueName, StreamSpec, Subject};
+use antar_broker::{Bucket, Filter, QueueName, ReadError, SharedBroker, StreamSpec, Subject};
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::{RealmId, UserName};
 
@@ -160,6 +160,13 @@ impl Places {
         ]
     }
 
+    /// The subjects of one kind, with each of these endings.
+    pub(crate) fn of_kind(&self, kind: &str, endings: &[&str]) -> Vec<Filter> {
+        let filter =
+            |ending: &&str| Filter::new(format!("realm.{}.{kind}{ending}", self.realm)).expect(PLAIN);
+        endings.iter().map(filter).collect()
+    }
+
     /// All buckets.
     pub(crate) fn buckets(&self) -> [Bucket; 7] {
         ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES]
@@ -174,6 +181,18 @@ impl Places {
     pub(crate) fn lane_queue(&self, peer: &RealmId) -> QueueName {
         QueueName::new(&format!("{}TO{peer}", self.realm)).expect(PLAIN)
     }
+}
+
+/// Whether a part of a subject marks who delivers, or works a lane.
+pub(crate) fn is_fence(token: &str) -> bool {
+    [DELIVERY, LANE].into_iter().any(|mark| token.starts_with(mark))
+}
+
+/// The realms whose streams are there, in alphabetical order.
+pub async fn realms(broker: &SharedBroker) -> Result<Vec<RealmId>, ReadError> {
+    let names = broker.stream_names().await?;
+    let realm_of = |name: &String| name.strip_prefix("REALM_")?.strip_suffix("_LOG")?.parse().ok();
+    Ok(names.iter().filter_map(realm_of).collect())
 }
 
 /// Where envelopes come in, and what belongs to the worker there.

@@ -12,7 +12,9 @@ use antar_proto::{Address, MessageId, RealmId, UserName};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
+use crate::SPANS;
 use crate::account::{AccountError, Accounts};
 use crate::admin::PeerInfo;
 use crate::card;
@@ -33,6 +35,7 @@ use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
 use crate::shared::{Setting, Shared};
+use crate::snapshot;
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,6 +66,12 @@ pub enum StartError {
         /// What to do.
         advice: &'static str,
     },
+    /// It is being restored, or that was broken off. Nothing was made.
+    #[error(
+        "it is being restored from a backup, or that was broken off: `antar realm restore` of the same file goes on where \
+         it ended"
+    )]
+    Restoring,
     /// It has no key to sign with, or not the one that the realm has.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -223,12 +232,16 @@ impl Realm {
         text: &str,
         id: impl Into<SendId>,
     ) -> Result<Sending, SendError> {
-        self.shared.send(from, what, text, id.into()).await
+        let id = id.into();
+        let span =
+            tracing::info_span!(target: SPANS, "send", realm = %self.id(), id = %id.message().0.hyphenated());
+        self.shared.send(from, what, text, id).instrument(span).await
     }
 
     /// Unread messages from this realm.
     pub async fn inbox(&self, user: &UserName) -> Result<Unread, ReadError> {
-        self.shared.unread(user, antar_proto::names::BOX_LOCAL, INBOX_LIMIT).await
+        let span = tracing::info_span!(target: SPANS, "read", realm = %self.id());
+        self.shared.unread(user, antar_proto::names::BOX_LOCAL, INBOX_LIMIT).instrument(span).await
     }
 
     /// Unread messages exchanged with another realm; with the own id, with any. `None` if it was not added.
@@ -372,6 +385,9 @@ async fn provision(
     places: &Places,
     config: &RealmConfig,
 ) -> Result<Vec<String>, StartError> {
+    if snapshot::restoring(broker, places).await?.is_some() {
+        return Err(StartError::Restoring);
+    }
     let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
     let names = broker.missing(&streams, &buckets).await?;
     // Streams are made last: where there is none yet, nothing was ever kept.

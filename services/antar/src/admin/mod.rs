@@ -2,6 +2,7 @@
 //!
 //! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
 
+mod backup;
 mod import;
 mod nats_config;
 mod operator;
@@ -11,13 +12,14 @@ mod user;
 
 use antar_realm::admin::AdminReply;
 
-pub(crate) use nats_config::Tenant;
+pub(crate) use backup::{BackupArgs, RestoreArgs};
+pub(crate) use nats_config::NatsConfigArgs;
 pub(crate) use password::read as read_password;
 
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
 use crate::config::{Config, Environment, Flag, Sources};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
-use operator::Target;
+pub(crate) use operator::{Operator, Target};
 
 /// Runs `antar user …`.
 pub(crate) async fn run_user(args: UserArgs, environment: &Environment) -> Outcome {
@@ -30,19 +32,34 @@ pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Out
     if let RealmCommand::NatsConfig(args) = &args.command {
         return nats_config::run(args);
     }
-    let target = target(&args.operator, args.command.id(), environment)?;
+    // The file says which realm it is of.
+    let in_file = match &args.command {
+        RealmCommand::Restore(args) => Some(backup::realm_of(args)?),
+        _ => None,
+    };
+    let id = in_file.as_deref().or_else(|| args.command.id());
+    let target = target(&args.operator, id, environment)?;
     realm::run(args.command, target).await
 }
 
 /// Which realm on which broker is meant.
-fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -> Outcome<Target> {
+pub(crate) fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -> Outcome<Target> {
+    target_or(args, realm, environment, Vec::new())
+}
+
+/// The same for a command that can do without a realm's id: then it is the one in `presets`.
+pub(crate) fn target_or(
+    args: &OperatorArgs,
+    realm: Option<&str>,
+    environment: &Environment,
+    presets: Vec<Flag>,
+) -> Outcome<Target> {
     let mut flags = Vec::new();
     flags.extend(realm.map(|realm| Flag("realm.id", "--realm", realm.to_owned())));
     flags.extend(args.broker.as_ref().map(|url| Flag("broker.url", "--broker", url.clone())));
     let in_data = |dir: &std::path::Path| format!("sqlite:{}", dir.join(DEMO_FILE).display());
     flags.extend(args.data.as_ref().map(|dir| Flag("broker.url", "--data", in_data(dir))));
-    let sources =
-        Sources { file: args.config.as_deref(), environment: Some(environment), flags, ..Sources::default() };
+    let sources = Sources { file: args.config.as_deref(), environment: Some(environment), flags, presets };
     let mut config = Config::load(sources).or_exit(Exit::Usage)?;
     if config.broker.is_default {
         let demo = std::path::Path::new(DEMO_DIRECTORY);
@@ -69,7 +86,7 @@ fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -
 }
 
 /// The error for a reply that is none of those that the request can have.
-fn unexpected(reply: &AdminReply) -> Failure {
+pub(crate) fn unexpected(reply: &AdminReply) -> Failure {
     match reply {
         AdminReply::Refused { code, message } => Failure::new(Exit::Rejected, format!("{message} ({code})")),
         AdminReply::Unavailable { message } => Failure::new(Exit::Unreachable, message),

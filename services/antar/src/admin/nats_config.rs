@@ -16,11 +16,37 @@ use std::str::FromStr;
 
 use antar_proto::RealmId;
 use anyhow::Context as _;
+use clap::{Args, ValueHint};
 use nkeys::{KeyPair, KeyPairType};
 
-use crate::cli::NatsConfigArgs;
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::say;
+
+/// `antar realm nats-config`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each realm logs in with a key: DIR/REALM/nats.nk holds its seed (broker.credentials_file). Seeds that are there are kept,
+so the same command with one more realm adds that realm; then `nats-server --signal reload` twice, a second apart (the
+first makes the account, the second joins it). The file with the accounts holds public keys only. DIR/SYS/nats.nk is for
+the servers' own account.
+
+Examples:
+  antar realm nats-config realm1 realm2 --credentials keys --output accounts.conf
+  antar realm nats-config realm1 realm2=UBXKIUJF4G5ITROD5BV6SDR6P4Q65O2WV43UPBJ6CNUZJZZYUG7P7UN5 --credentials keys")]
+pub(crate) struct NatsConfigArgs {
+    /// The realms; with =U…, the public key that the realm's operators made, so that its seed is not known here.
+    #[arg(required = true, value_name = "REALM[=KEY]")]
+    pub(super) realms: Vec<Tenant>,
+    /// Where seeds are, and are made if they are not there.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(super) credentials: Option<PathBuf>,
+    /// The file to write, instead of standard output.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(super) output: Option<PathBuf>,
+    /// What each realm may store, in GiB; in a cluster each replica counts.
+    #[arg(long, value_name = "GIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) storage_gib: u32,
+}
 
 /// The servers' own account, for `nats server …`. Realm ids are lower case, so no realm has this name.
 const SYSTEM: &str = "SYS";

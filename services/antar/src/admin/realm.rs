@@ -25,7 +25,8 @@ impl RealmCommand {
             | Self::Trust { id, .. }
             | Self::Block { id, .. }
             | Self::Unblock { id, .. } => Some(id),
-            Self::NatsConfig(_) => None,
+            Self::Backup(args) => Some(&args.id),
+            Self::Restore(_) | Self::NatsConfig(_) => None,
         }
     }
 }
@@ -59,6 +60,8 @@ pub(crate) async fn run(command: RealmCommand, target: Target) -> Outcome {
         RealmCommand::Resume { id } => {
             (AdminRequest::Pause { paused: false }, format!("{id} exchanges messages with other realms"))
         }
+        RealmCommand::Backup(args) => return super::backup::take(&args, target).await,
+        RealmCommand::Restore(args) => return super::backup::restore(&args, target).await,
         RealmCommand::NatsConfig(args) => return super::nats_config::run(&args),
     };
     with(target, false, async move |operator| operator.tell(request).await).await?;

@@ -240,6 +240,13 @@ pub(crate) const KEYS: &[Key] = &[
         Some("info"),
         "What is logged.",
     ),
+    Key::new(
+        "log.otlp_endpoint",
+        Kind::Text("http://HOST:PORT, or nothing"),
+        Some(""),
+        "Where traces are exported to: a collector that takes OTLP over HTTP (POST /v1/traces). Only of a program that was built \
+         with the feature otel. The collector's absence holds nothing up: what does not fit into the queue is dropped.",
+    ),
 ];
 
 /// Whether keys begin with `name` and a dot.

@@ -48,6 +48,9 @@ pub(crate) struct LogConfig {
     pub(crate) format: LogFormat,
     /// What is logged.
     pub(crate) level: Targets,
+    /// Where traces go, if anywhere: the URL that they are posted to.
+    #[cfg_attr(not(any(feature = "otel", test)), expect(dead_code, reason = "it is always none then"))]
+    pub(crate) traces: Option<String>,
 }
 
 /// The form of logs.
@@ -248,6 +251,7 @@ impl Config {
             _ => None,
         });
         let level = raw.take("log.level", |text| text.parse().ok().filter(|_| !text.trim().is_empty()));
+        let traces = traces(raw);
         let (mut realm, key_file) = (realm?, key_file?);
         let broker = BrokerConfig { url: url?, is_default, credentials: credentials?, replicas: replicas? };
         realm.key_file = Some(key_file.unwrap_or_else(|| broker.key_file(&realm.id)));
@@ -257,9 +261,28 @@ impl Config {
             command: command?,
             http: http?,
             broker,
-            log: LogConfig { format: format?, level: level? },
+            log: LogConfig { format: format?, level: level?, traces: traces? },
         })
     }
+}
+
+/// Where traces are posted, if anywhere. A program that cannot do it says so, rather than nothing.
+fn traces(raw: &mut Raw) -> Option<Option<String>> {
+    let key = "log.otlp_endpoint";
+    let endpoint = raw.take(key, |text| {
+        if text.is_empty() {
+            return Some(None);
+        }
+        let place = text.strip_prefix("http://")?.trim_end_matches('/');
+        let is_place = !place.is_empty() && place.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+        is_place.then(|| Some(format!("http://{place}/v1/traces")))
+    })?;
+    if endpoint.is_some() && !cfg!(feature = "otel") {
+        raw.problems.push(format!(
+            "{key} is set, and this program was built without otel: build it with `--features otel`, or unset it"
+        ));
+    }
+    Some(endpoint)
 }
 
 /// The keys that make a [`RealmConfig`].

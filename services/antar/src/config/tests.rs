@@ -119,6 +119,22 @@ fn a_wrong_value_names_the_key_the_value_and_what_is_accepted() {
 }
 
 #[test]
+fn traces_go_to_a_collector_over_http_if_this_program_can_send_them() {
+    let key = "ANTAR__LOG__OTLP_ENDPOINT";
+    for bad in ["collector:4318", "https://collector:4318", "http://", "http://a/b", "http://a b"] {
+        problem(MINIMAL, &[(key, bad)], &[key, bad, "http://HOST:PORT"]);
+    }
+    assert_eq!(load(MINIMAL, &[(key, "")], Vec::new()).unwrap().log.traces, None);
+    let good = [(key, "http://127.0.0.1:4318/")];
+    if cfg!(feature = "otel") {
+        let traces = load(MINIMAL, &good, Vec::new()).unwrap().log.traces;
+        assert_eq!(traces.as_deref(), Some("http://127.0.0.1:4318/v1/traces"));
+    } else {
+        problem(MINIMAL, &good, &["log.otlp_endpoint", "built without otel", "--features otel"]);
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let text = "[realm]\nid = \"A\"\nnam = \"x\"\n[limits]\nline_seconds = 0\n[log]\nformat = \"xml\"";
     let problems =
