@@ -156,6 +156,11 @@ impl Broker for Faulty {
         self.inner.missing(streams, buckets).await
     }
 
+    async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
+        self.faults.pass().await.map_err(ReadError::Unavailable)?;
+        self.inner.stream_names().await
+    }
+
     async fn append(&self, mut append: Append) -> Result<PendingAppend, AppendError> {
         self.faults.pass().await.map_err(AppendError::NotStored)?;
         if self.faults.forget_ids.load(Ordering::SeqCst) {

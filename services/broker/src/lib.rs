@@ -9,6 +9,7 @@
 mod entry;
 mod kv;
 mod queue;
+mod reading;
 mod rpc;
 mod subject;
 
@@ -74,6 +75,22 @@ pub async fn open(settings: &Settings) -> Result<SharedBroker, OpenError> {
     Ok(Arc::new(sqlite::SqliteBroker::open(options).await?))
 }
 
+/// Opens a broker for reading only, from outside of what serves realms: nothing is made, changed or held up by it.
+///
+/// A file is read while another process serves it and while none does; what is there is seen within some 20 ms by tails
+/// and watches, and at once by reads. A watch shows the last of several changes that come at the same time. Whatever would
+/// change something, requests included, is refused with the error of its own that says so.
+///
+/// Errors: see [`OpenError`]; a file that is not there is [`OpenError::Unreachable`].
+pub async fn open_for_reading(settings: &Settings) -> Result<SharedBroker, OpenError> {
+    if nats::is_nats(&settings.url) {
+        let broker = nats::OwnedNatsBroker::open_for_reading(settings).await?;
+        return Ok(Arc::new(reading::ReadOnly(broker)));
+    }
+    let options = sqlite::Options::parse(&settings.url)?;
+    Ok(Arc::new(reading::ReadOnly(sqlite::OutsideReader::open(options.path).await?)))
+}
+
 /// A broker, shared by everything in the process that uses it.
 pub type SharedBroker = Arc<dyn Broker>;
 
@@ -95,6 +112,9 @@ pub trait Broker: Send + Sync + 'static {
     /// The names of those that are not there. Whoever has used them before must not make them anew: empty, they would
     /// hide a loss.
     async fn missing(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<String>, OpenError>;
+
+    /// The names of all streams that are there, in their alphabetical order. Others than Antar's may be among them.
+    async fn stream_names(&self) -> Result<Vec<String>, ReadError>;
 
     /// Queues one append and returns as soon as its place in the order is certain; the returned future yields the
     /// acknowledgement. Two appends that were queued one after the other are stored in that order.

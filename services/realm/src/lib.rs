@@ -47,6 +47,7 @@ pub use key_file::{KeyError, Rotated};
 pub use login::LoginError;
 pub use mailbox::{History, MessageStatus, Unread, UnreadMessage};
 pub use peer::AddRealmError;
+pub use places::realms;
 pub use realm::{Made, Realm, StartError};
 pub use send::{Send, SendError, SendId, Sending, Sent};
 pub use session::SessionKey;

@@ -1,6 +1,6 @@
 //! Where a realm keeps what: its subjects, streams, buckets and queues. Nothing else builds such a name.
 
-use antar_broker::{Bucket, Filter, QueueName, StreamSpec, Subject};
+use antar_broker::{Bucket, Filter, QueueName, ReadError, SharedBroker, StreamSpec, Subject};
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::{RealmId, UserName};
 
@@ -174,6 +174,13 @@ impl Places {
     pub(crate) fn lane_queue(&self, peer: &RealmId) -> QueueName {
         QueueName::new(&format!("{}TO{peer}", self.realm)).expect(PLAIN)
     }
+}
+
+/// The realms whose streams are there, in alphabetical order.
+pub async fn realms(broker: &SharedBroker) -> Result<Vec<RealmId>, ReadError> {
+    let names = broker.stream_names().await?;
+    let realm_of = |name: &String| name.strip_prefix("REALM_")?.strip_suffix("_LOG")?.parse().ok();
+    Ok(names.iter().filter_map(realm_of).collect())
 }
 
 /// Where envelopes come in, and what belongs to the worker there.

@@ -223,6 +223,7 @@ macro_rules! conformance_tests {
             read::a_trim_removes_and_counts_what_is_old_enough
             read::a_trim_of_one_subject_leaves_the_entry_on_the_others
             read::a_long_trim_is_complete
+            read::the_names_of_streams_are_listed_in_order
             tail::a_tail_gives_what_is_stored_and_then_what_comes
             tail::a_waiting_tail_is_woken
             tail::tails_opened_amid_appends_have_no_gap_and_nothing_twice

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cx, bodies, expect, growing, numbers, one, seqs};
-use crate::{Append, Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Subject, Timestamp};
+use crate::{Append, Entry, Expect, Filter, ReadError, ReadFrom, ReadLimit, Seq, Subject, Timestamp};
 
 pub async fn a_read_goes_on_where_the_one_before_ended(cx: &mut Cx) {
     cx.log().await;
@@ -242,4 +242,15 @@ pub async fn a_long_trim_is_complete(cx: &mut Cx) {
     let seqs_of = cx.put_many("log.a", 3000).await;
     assert_eq!(cx.broker.trim(&cx.subject("log.a"), seqs_of[2900]).await.unwrap(), 2901);
     assert_eq!(bodies(&cx.all("log.a").await), numbers(2901..3000));
+}
+
+pub async fn the_names_of_streams_are_listed_in_order(cx: &mut Cx) {
+    cx.broker.open_stream(&cx.spec("Z", "z.>", None)).await.unwrap();
+    cx.broker.open_stream(&cx.spec("A", "a.>", None)).await.unwrap();
+    // A bucket is no stream, whatever the broker keeps it in.
+    cx.broker.open_bucket(&cx.bucket("B")).await.unwrap();
+    cx.broker.kv_put(&cx.bucket("B"), "key", "value".into(), Expect::Any, None).await.unwrap();
+    let names = cx.broker.stream_names().await.unwrap();
+    let own: Vec<&String> = names.iter().filter(|name| name.contains(&cx.prefix)).collect();
+    assert_eq!(own, [&cx.spec("A", "a.>", None).name, &cx.spec("Z", "z.>", None).name]);
 }

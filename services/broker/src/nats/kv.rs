@@ -1,6 +1,7 @@
 //! The key-value store: a bucket is a stream with one message for each key, in the form of NATS's own buckets, so that
 //! its tools show them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
@@ -40,13 +41,16 @@ fn value(prefix: &str, message: Stored) -> Option<KvEntry> {
 }
 
 impl NatsBroker {
-    async fn bucket(&self, bucket: &Bucket) -> Result<std::sync::Arc<Stream>, KvError> {
-        self.reader.streams.bucket(bucket).await.map_err(|error| unavailable(&error))
+    async fn bucket(&self, bucket: &Bucket) -> Result<Arc<Stream>, KvError> {
+        let found = self.reader.streams.bucket(bucket).await.map_err(|error| unavailable(&error))?;
+        found.ok_or_else(|| KvError::Unavailable(format!("bucket {} is not there", bucket.as_str())))
     }
 
     pub(super) async fn get_key(&self, bucket: &Bucket, key: &str) -> Result<Option<KvEntry>, KvError> {
         check(key, &[])?;
-        let stream = self.bucket(bucket).await?;
+        let stream = self.reader.streams.bucket(bucket).await.map_err(|error| unavailable(&error))?;
+        // A bucket that is not there, and is not made by one who only reads, holds nothing.
+        let Some(stream) = stream else { return Ok(None) };
         let prefix = bucket_prefix(bucket);
         let last = self.reader.last_message(&stream, &format!("{prefix}{key}")).await?;
         Ok(last.and_then(|message| value(&prefix, message)))

@@ -295,6 +295,11 @@ impl Broker for OwnedNatsBroker {
         self.0.reader.streams.missing(names.chain(buckets).collect()).await
     }
 
+    async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
+        self.0.check_open()?;
+        self.0.reader.streams.names().await.map_err(|error| ReadError::Unavailable(error.to_string()))
+    }
+
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {
         append.check()?;
         let broker = &self.0;

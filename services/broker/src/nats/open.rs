@@ -28,6 +28,15 @@ const START_DELAY: Duration = Duration::from_millis(250);
 impl OwnedNatsBroker {
     /// Connects, and refuses a server that is too old, too small or without JetStream.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_with(settings, true).await
+    }
+
+    /// Connects likewise; nothing that is not there is made.
+    pub(crate) async fn open_for_reading(settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_with(settings, false).await
+    }
+
+    async fn open_with(settings: &Settings, may_make: bool) -> Result<Self, OpenError> {
         let options = Options::of(settings).await?;
         let (tasks, closed) = (TaskTracker::new(), CancellationToken::new());
         let guard = closed.clone().drop_guard();
@@ -44,7 +53,7 @@ impl OwnedNatsBroker {
         .await?;
         let publisher =
             Publisher::start(options.clone(), format!("{inbox}.p"), &tasks, closed.clone()).await?;
-        let streams = Streams::new(api.clone(), options.replicas);
+        let streams = Streams::new(api.clone(), options.replicas, may_make);
         guard.disarm();
         Ok(Self(NatsBroker {
             bundler: bundle::Bundler::new(publisher.clone(), tasks.clone()),

@@ -3,6 +3,7 @@
 //! The only place that makes or changes a stream. What is there is compared: a setting that would break a promise is
 //! refused and left alone (`get_or_create` of the library ignores differences, and would make a lost stream anew, empty).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const MARKER_TTL: Duration = Duration::from_secs(3600);
 const LEADER_DELAY: Duration = Duration::from_millis(20);
 /// Names on one page of the API (the server's own).
 const NAMES_PER_PAGE: usize = 1024;
+
+/// What the names of streams behind buckets begin with (ADR-8).
+const BUCKET_PREFIX: &str = "KV_";
 
 /// A stream that is there.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ impl Stream {
 pub(super) struct Streams {
     api: Api,
     replicas: usize,
+    /// A bucket that is not there is made when it is used.
+    may_make: bool,
     known: Arc<RwLock<Vec<Arc<Stream>>>>,
 }
 
@@ -71,7 +77,7 @@ fn scope(filters: &[Filter]) -> Option<String> {
 
 /// The name of the stream behind a bucket.
 pub(super) fn bucket_stream(bucket: &Bucket) -> String {
-    format!("KV_{}", bucket.as_str())
+    format!("{BUCKET_PREFIX}{}", bucket.as_str())
 }
 
 /// What all subjects of a bucket begin with.
@@ -84,8 +90,8 @@ fn bucket_live(bucket: &Bucket) -> String {
 }
 
 impl Streams {
-    pub(super) fn new(api: Api, replicas: usize) -> Self {
-        Self { api, replicas, known: Arc::default() }
+    pub(super) fn new(api: Api, replicas: usize, may_make: bool) -> Self {
+        Self { api, replicas, may_make, known: Arc::default() }
     }
 
     fn remember(&self, stream: Stream) -> Arc<Stream> {
@@ -143,6 +149,17 @@ impl Streams {
 
     /// The names among these that are not there.
     pub(super) async fn missing(&self, names: Vec<String>) -> Result<Vec<String>, OpenError> {
+        let there = self.all_names().await.map_err(open_error)?;
+        Ok(names.into_iter().filter(|name| !there.contains(name)).collect())
+    }
+
+    /// See [`crate::Broker::stream_names`]: without those of buckets.
+    pub(super) async fn names(&self) -> Result<Vec<String>, ApiError> {
+        let all = self.all_names().await?;
+        Ok(all.into_iter().filter(|name| !name.starts_with(BUCKET_PREFIX)).collect())
+    }
+
+    async fn all_names(&self) -> Result<BTreeSet<String>, ApiError> {
         #[derive(Deserialize)]
         struct Names {
             #[serde(default)]
@@ -150,18 +167,17 @@ impl Streams {
             #[serde(default)]
             streams: Option<Vec<String>>,
         }
-        let mut there = std::collections::HashSet::new();
+        let mut there = BTreeSet::new();
         let mut offset = 0;
         loop {
             let question = serde_json::json!({ "offset": offset });
-            let page: Names = self.api.ask("STREAM.NAMES", &question).await.map_err(open_error)?;
+            let page: Names = self.api.ask("STREAM.NAMES", &question).await?;
             there.extend(page.streams.unwrap_or_default());
             offset += NAMES_PER_PAGE;
             if offset >= page.total {
-                break;
+                return Ok(there);
             }
         }
-        Ok(names.into_iter().filter(|name| !there.contains(name)).collect())
     }
 
     /// See [`crate::Broker::open_stream`].
@@ -206,14 +222,19 @@ impl Streams {
     }
 
     /// The stream of a bucket; asks the server for one that is not known yet, and makes one that is not there: a bucket
-    /// that somebody relies on was opened with its realm.
-    pub(super) async fn bucket(&self, bucket: &Bucket) -> Result<Arc<Stream>, OpenError> {
+    /// that somebody relies on was opened with its realm. `None` if it is not there and may not be made.
+    pub(super) async fn bucket(&self, bucket: &Bucket) -> Result<Option<Arc<Stream>>, OpenError> {
         let filter = format!("{}>", bucket_prefix(bucket));
         if let Some(stream) = self.known(&filter) {
-            return Ok(stream);
+            return Ok(Some(stream));
         }
-        self.open_bucket(bucket).await?;
-        self.known(&filter).ok_or_else(|| OpenError::Unreachable("the bucket is not there".into()))
+        if self.may_make {
+            self.open_bucket(bucket).await?;
+            let made = self.known(&filter);
+            return made.map(Some).ok_or_else(|| OpenError::Unreachable("the bucket is not there".into()));
+        }
+        let info = self.info(&bucket_stream(bucket)).await.map_err(open_error)?;
+        Ok(info.as_ref().and_then(stream_of).map(|stream| self.remember(stream)))
     }
 
     /// Waits until a stream that was just made has a leader that answers.

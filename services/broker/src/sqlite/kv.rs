@@ -127,22 +127,22 @@ pub(super) async fn get(
 ) -> Result<Option<KvEntry>, KvError> {
     crate::kv::check(key, &[])?;
     let (bucket, key) = (bucket.clone(), key.to_owned());
-    let found = shared.pool.run(move |conn| {
-        let sql = "SELECT value, revision FROM kv
-                   WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3)";
-        let found: Option<(Vec<u8>, i64)> = conn
-            .prepare_cached(sql)?
-            .query_row((bucket.as_str(), &key, to_sql(Timestamp::now().0)), |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        Ok(found.map(|(value, revision)| KvEntry {
-            key,
-            value: value.into(),
-            revision: Revision(from_sql(revision)),
-        }))
-    });
-    found.await.map_err(KvError::Unavailable)
+    shared.pool.run(move |conn| find(conn, &bucket, &key)).await.map_err(KvError::Unavailable)
+}
+
+/// One key, as it is now.
+pub(super) fn find(conn: &Connection, bucket: &Bucket, key: &str) -> rusqlite::Result<Option<KvEntry>> {
+    let sql = "SELECT value, revision FROM kv
+               WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3)";
+    let found: Option<(Vec<u8>, i64)> = conn
+        .prepare_cached(sql)?
+        .query_row((bucket.as_str(), key, to_sql(Timestamp::now().0)), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(found.map(|(value, revision)| KvEntry {
+        key: key.to_owned(),
+        value: value.into(),
+        revision: Revision(from_sql(revision)),
+    }))
 }
 
 #[derive(Debug, Default)]
@@ -239,15 +239,17 @@ pub(super) async fn watch(shared: &Arc<Shared>, bucket: &Bucket) -> Result<impl 
         return Err(KvError::Unavailable("the broker was closed".into()));
     }
     let bucket = bucket.clone();
-    let snapshot =
-        shared.pool.run(move |conn| snapshot(conn, &bucket)).await.map_err(KvError::Unavailable)?;
+    let snapshot = shared
+        .pool
+        .run(move |conn| snapshot(&*conn.unchecked_transaction()?, &bucket))
+        .await
+        .map_err(KvError::Unavailable)?;
     (watch.snapshot, watch.revision) = (snapshot.0.into_iter(), snapshot.1);
     Ok(watch)
 }
 
-fn snapshot(conn: &Connection, bucket: &Bucket) -> rusqlite::Result<(Vec<KvEntry>, u64)> {
-    // One transaction, so that keys and revision are of one moment.
-    let tx = conn.unchecked_transaction()?;
+/// All live keys, and the revision up to which they are so. In a transaction, so that both are of one moment.
+pub(super) fn snapshot(tx: &Connection, bucket: &Bucket) -> rusqlite::Result<(Vec<KvEntry>, u64)> {
     let revision = tx.query_row("SELECT value FROM meta WHERE key = 'kv_revision'", [], |row| row.get(0))?;
     let sql = "SELECT key, value, revision FROM kv
                WHERE bucket = ?1 AND (expires IS NULL OR expires > ?2) ORDER BY key";

@@ -11,10 +11,7 @@ use crate::{Filter, StreamSpec, Subject, Timestamp};
 
 /// What the file holds: for all to see, and for the writer.
 pub(super) fn load(conn: &Connection, limits: Limits) -> rusqlite::Result<(Index, State)> {
-    let meta = |key: &str| {
-        let mut statement = conn.prepare("SELECT value FROM meta WHERE key = ?1")?;
-        statement.query_row([key], |row| row.get(0)).map(from_sql)
-    };
+    let meta = |key: &str| meta(conn, key);
     let mut index = Index::default();
     index.limits = limits;
     index.indexed_upto = meta("indexed_upto")?;
@@ -54,6 +51,12 @@ pub(super) fn load(conn: &Connection, limits: Limits) -> rusqlite::Result<(Index
     Ok((index, state))
 }
 
+/// One of the file's numbers.
+pub(super) fn meta(conn: &Connection, key: &str) -> rusqlite::Result<u64> {
+    let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    statement.query_row([key], |row| row.get(0)).map(from_sql)
+}
+
 fn damaged(what: &'static str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
@@ -61,7 +64,9 @@ fn damaged(what: &'static str) -> rusqlite::Error {
     )
 }
 
-fn streams(conn: &Connection, index: &mut Index) -> rusqlite::Result<()> {
+/// Reads the streams, all of them.
+pub(super) fn streams(conn: &Connection, index: &mut Index) -> rusqlite::Result<()> {
+    index.streams.clear();
     let mut statement =
         conn.prepare("SELECT name, filters, entries_per_subject_max FROM stream ORDER BY id")?;
     let mut rows = statement.query([])?;
@@ -77,9 +82,11 @@ fn streams(conn: &Connection, index: &mut Index) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn subjects(conn: &Connection, index: &mut Index) -> rusqlite::Result<()> {
-    let mut statement = conn.prepare("SELECT id, stream, name, trimmed, gone FROM subject ORDER BY id")?;
-    let mut rows = statement.query([])?;
+/// Reads the subjects that the index does not have yet.
+pub(super) fn subjects(conn: &Connection, index: &mut Index) -> rusqlite::Result<()> {
+    let sql = "SELECT id, stream, name, trimmed, gone FROM subject WHERE id >= ?1 ORDER BY id";
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([index.subs.len() as i64])?;
     while let Some(row) = rows.next()? {
         let id: SubjectId = row.get(0)?;
         let stream = StreamAt(row.get(1)?);

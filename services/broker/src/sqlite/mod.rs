@@ -4,6 +4,7 @@
 //! * `index`, `ring` — what is known in memory: subjects, their newest sequences, the newest rows.
 //! * `read`, `pool` — reading, from memory or on threads with connections of their own.
 //! * `hub`, `tail`, `queue` — who waits for new entries.
+//! * `outside` — reading the file from another process, while this one serves it or nobody does.
 //! * `rpc`, `control` — requests inside the process, and from other processes through a socket beside the file.
 //!
 //! Architecture invariant: nothing is published, answered or woken before its transaction is committed. Only the
@@ -19,6 +20,7 @@ mod kv;
 mod load;
 mod op;
 mod options;
+mod outside;
 mod pack;
 mod pool;
 mod queue;
@@ -42,6 +44,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use control::{ControlError, control_request};
 pub use options::{Options, Synchronous};
+pub(crate) use outside::OutsideReader;
 
 use self::op::{KvWrite, Op};
 use self::read::Question;
@@ -132,6 +135,16 @@ impl Broker for SqliteBroker {
         let index = self.shared.index();
         let is_there = |name: &str| index.streams.iter().any(|stream| stream.name == name);
         Ok(streams.iter().map(|spec| spec.name.clone()).filter(|name| !is_there(name)).collect())
+    }
+
+    async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
+        if self.shared.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let mut names: Vec<String> =
+            self.shared.index().streams.iter().map(|stream| stream.name.clone()).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {

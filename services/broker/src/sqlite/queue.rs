@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::hub::Following;
 use super::index::StreamAt;
 use super::op::Op;
-use super::pack;
+use super::pack::{self, SubjectId};
 use super::read::{Question, from_sql, to_sql};
 use super::shared::Shared;
 use crate::{
@@ -262,7 +262,8 @@ pub(super) fn settle(conn: &Connection, name: &QueueName, upto: Seq) -> rusqlite
         .map(drop)
 }
 
-fn stored(conn: &Connection, name: &QueueName) -> rusqlite::Result<Option<(String, Seq)>> {
+/// Over which subject a queue is, and where it stands.
+pub(super) fn stored(conn: &Connection, name: &QueueName) -> rusqlite::Result<Option<(String, Seq)>> {
     conn.prepare_cached("SELECT subject, acked FROM queue WHERE name = ?1")?
         .query_row([name.as_str()], |row| Ok((row.get(0)?, Seq(from_sql(row.get(1)?)))))
         .optional()
@@ -303,13 +304,20 @@ fn count_after(conn: &Connection, shared: &Shared, subject: &str, seq: u64) -> r
         }
         (id, sub.ever, sub.gone, sub.recent_after(seq).count() as u64)
     };
+    Ok(match upto_in_runs(conn, id, seq)? {
+        None => recent_after,
+        Some(upto_seq) => ever - upto_seq.max(gone),
+    })
+}
+
+/// How many entries a subject ever had up to `seq`, which table `run` tells if it has any behind that.
+pub(super) fn upto_in_runs(conn: &Connection, id: SubjectId, seq: u64) -> rusqlite::Result<Option<u64>> {
     // `cum` counts all up to the end of the run in which `seq` lies or before which it lies.
     let sql = "SELECT first, seqs, cum FROM run WHERE subject = ?1 AND last > ?2 ORDER BY last LIMIT 1";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query((id, to_sql(seq)))?;
-    let Some(row) = rows.next()? else { return Ok(recent_after) };
+    let Some(row) = rows.next()? else { return Ok(None) };
     let mut run = Vec::new();
     pack::unpack_run(from_sql(row.get(0)?), row.get_ref(1)?.as_blob_or_null()?.unwrap_or_default(), &mut run);
-    let upto_seq = from_sql(row.get(2)?) - run.iter().filter(|at| **at > seq).count() as u64;
-    Ok(ever - upto_seq.max(gone))
+    Ok(Some(from_sql(row.get(2)?) - run.iter().filter(|at| **at > seq).count() as u64))
 }

@@ -209,8 +209,24 @@ pub(super) fn from_file(
         ReadFrom::End => (u64::MAX, true),
     };
     match scope {
-        Scope::List(ids) => listed(conn, index, question, &ids, from, backward),
-        Scope::Scan(_) => scanned(conn, index, question, from, backward),
+        Scope::List(ids) => {
+            let now = |from, most| Ok(subjects_now(&lock(index), &ids, from, backward, most));
+            listed(conn, question, from, backward, now)
+        }
+        Scope::Scan(_) => {
+            let mut matches = Matches::new(&question.filter, question.stream);
+            let (published, rows_max) = {
+                let index = lock(index);
+                (index.published, index.limits.scanned_rows_max)
+            };
+            let live = |base: u64, ids: &[SubjectId], into: &mut Vec<(u64, Subject)>| {
+                let index = lock(index);
+                let places = ids.iter().enumerate().map(|(at, id)| (base + at as u64, *id));
+                into.extend(places.filter_map(|(seq, id)| Some((seq, matches.live(&index, id, seq)?))));
+                Ok(())
+            };
+            scanned(conn, question, (from, backward), Scan { published, rows_max }, live)
+        }
     }
 }
 
@@ -219,27 +235,28 @@ fn lock(index: &RwLock<Index>) -> std::sync::RwLockReadGuard<'_, Index> {
 }
 
 /// One subject as a listed read sees it.
-struct Listed {
-    id: SubjectId,
-    name: Subject,
-    flushed: u64,
-    trimmed: u64,
-    /// Sequences that are in memory only, in the order of the read.
-    fresh: Vec<u64>,
+pub(super) struct Listed {
+    pub(super) id: SubjectId,
+    pub(super) name: Subject,
+    pub(super) flushed: u64,
+    pub(super) trimmed: u64,
+    /// Sequences that table `run` does not have, in the order of the read.
+    pub(super) fresh: Vec<u64>,
 }
 
-fn listed(
+/// Reads subjects by their lists. `now` gives them as they are, with at most so many sequences from one on, and the last
+/// sequence that is published.
+pub(super) fn listed(
     conn: &Connection,
-    index: &RwLock<Index>,
     question: &Question,
-    ids: &[SubjectId],
     mut from: u64,
     backward: bool,
+    mut now: impl FnMut(u64, usize) -> rusqlite::Result<(Vec<Listed>, u64)>,
 ) -> rusqlite::Result<Look> {
     let mut take = Take::new(question);
     let most = take.limit.entries_max + 1;
     loop {
-        let (subjects, published) = subjects_now(&lock(index), ids, from, backward, most);
+        let (subjects, published) = now(from, most)?;
         let mut seqs: Vec<(u64, usize)> = Vec::new();
         let mut cut = false;
         for (at, subject) in subjects.iter().enumerate() {
@@ -342,19 +359,23 @@ fn sequences(
     Ok(found)
 }
 
-fn scanned(
+/// Bounds of one scan.
+pub(super) struct Scan {
+    /// The last sequence that is published.
+    pub(super) published: u64,
+    /// Rows to look at before it is interrupted.
+    pub(super) rows_max: usize,
+}
+
+/// Reads row by row. `live` adds those places of a row that match and are there, in the order of their sequences.
+pub(super) fn scanned(
     conn: &Connection,
-    index: &RwLock<Index>,
     question: &Question,
-    from: u64,
-    backward: bool,
+    (from, backward): (u64, bool),
+    Scan { published, rows_max }: Scan,
+    mut live: impl FnMut(u64, &[SubjectId], &mut Vec<(u64, Subject)>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Look> {
     let mut take = Take::new(question);
-    let mut matches = Matches::new(&question.filter, question.stream);
-    let (published, scanned_max) = {
-        let index = lock(index);
-        (index.published, index.limits.scanned_rows_max)
-    };
     let sql = if backward {
         "SELECT seq, time, id, subjects, headers, body FROM entry WHERE seq < ?1 AND seq <= ?2 ORDER BY seq DESC"
     } else {
@@ -363,7 +384,7 @@ fn scanned(
     };
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query((to_sql(from), to_sql(published)))?;
-    let mut ids = Vec::new();
+    let (mut ids, mut wanted) = (Vec::new(), Vec::new());
     let mut scanned = 0;
     while let Some(sql_row) = rows.next()? {
         if sql_row.get_ref(5)? == rusqlite::types::ValueRef::Null {
@@ -372,28 +393,20 @@ fn scanned(
         let base = from_sql(sql_row.get(0)?);
         PackedSubjects::unpack(sql_row.get_ref(3)?, &mut ids).map_err(broken)?;
         scanned += 1;
-        if scanned > scanned_max {
+        if scanned > rows_max {
             take.look.interrupted = true;
             take.look.examined = if backward { base + ids.len() as u64 } else { base - 1 };
             return Ok(take.look);
         }
-        let mut wanted: Vec<(u64, Subject)> = {
-            let index = lock(index);
-            let places = ids.iter().enumerate().map(|(at, id)| (base + at as u64, *id));
-            places
-                .filter(|(seq, _)| if backward { *seq < from } else { *seq > from })
-                .filter_map(|(seq, id)| Some((seq, matches.live(&index, id, seq)?)))
-                .collect()
-        };
-        if wanted.is_empty() {
-            continue;
-        }
+        wanted.clear();
+        live(base, &ids, &mut wanted)?;
+        wanted.retain(|(seq, _)| if backward { *seq < from } else { *seq > from });
+        let Some((_, name)) = wanted.first().cloned() else { continue };
         if backward {
             wanted.reverse();
         }
-        let name = wanted[0].1.clone();
         let row = decode(sql_row, std::mem::take(&mut ids), |_| Some(name.clone()))?;
-        for (seq, name) in wanted {
+        for (seq, name) in wanted.drain(..) {
             if !take.fits(row.body_bytes()) {
                 return Ok(take.look);
             }
@@ -449,7 +462,7 @@ pub(super) fn decode(
 }
 
 /// The last sequence before the first entry stored at `time` or later. Times grow with sequences.
-fn before_time(conn: &Connection, time: Timestamp) -> rusqlite::Result<u64> {
+pub(super) fn before_time(conn: &Connection, time: Timestamp) -> rusqlite::Result<u64> {
     let mut last = conn.prepare_cached("SELECT coalesce(max(seq), 0) FROM entry")?;
     let mut at = conn.prepare_cached("SELECT seq, time FROM entry WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
     // The answer is in low..=high: `low` is too old or nothing, and whatever begins above `high` is late enough.

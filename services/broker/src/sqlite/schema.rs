@@ -144,6 +144,15 @@ pub(super) fn open_writer(options: &Options) -> Result<Connection, OpenError> {
         create(&conn).map_err(explain)?;
         return Ok(conn);
     }
+    check_kind(path, application, version)?;
+    check_content(path, &conn)?;
+    // Only now, because it writes to a file that was in another mode before.
+    conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(explain)?;
+    Ok(conn)
+}
+
+/// Whether the file is Antar's and of this version.
+pub(super) fn check_kind(path: &Path, application: i64, version: i64) -> Result<(), OpenError> {
     if application != APPLICATION_ID {
         return Err(OpenError::Invalid(format!(
             "{} is a database of another program: give Antar a file of its own",
@@ -157,10 +166,7 @@ pub(super) fn open_writer(options: &Options) -> Result<Connection, OpenError> {
             path.display()
         )));
     }
-    check_content(path, &conn)?;
-    // Only now, because it writes to a file that was in another mode before.
-    conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(explain)?;
-    Ok(conn)
+    Ok(())
 }
 
 /// Opens the file for reading.
