@@ -4,6 +4,7 @@
 use crate::harness::Broker;
 
 mod accounts;
+mod dead;
 mod documents;
 mod errors;
 mod federation;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::Tenant;
+use crate::admin::{DeadArgs, Tenant};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
+use crate::healthcheck::HealthcheckArgs;
 
 /// Federated chat on a message broker.
 #[derive(Debug, Parser)]
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     User(UserArgs),
     /// The state of a realm, and its traffic with others.
     Realm(RealmArgs),
+    /// What came from other realms and could not be delivered.
+    Dead(DeadArgs),
     /// Check, print or list the configuration.
     Config(ConfigArgs),
     /// Ask a server on this machine whether it is ready.
@@ -393,19 +396,6 @@ pub(crate) struct NatsConfigArgs {
     /// What each realm may store, in GiB; in a cluster each replica counts.
     #[arg(long, value_name = "GIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) storage_gib: u32,
-}
-
-/// `antar healthcheck`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Asks http://ADDR/readyz. Exit code 0: ready; 1: it is not; 3: nobody answers.")]
-pub(crate) struct HealthcheckArgs {
-    /// Where; without it, listen.http of the configuration.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) http: Option<String>,
-    /// Configuration file (TOML), the same as that of `antar serve`.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) config: Option<PathBuf>,
 }
 
 /// `antar config`.

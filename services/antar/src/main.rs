@@ -40,6 +40,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Serve(args) => server_runtime()?.block_on(serve::run(args, &environment))?,
         Command::User(args) => server_runtime()?.block_on(admin::run_user(args, &environment))?,
         Command::Realm(args) => server_runtime()?.block_on(admin::run_realm(args, &environment))?,
+        Command::Dead(args) => server_runtime()?.block_on(admin::run_dead(args, &environment))?,
         Command::Chat(args) => {
             let outcome = client_runtime()?.block_on(chat::run(args, &environment))?;
             return Ok(ExitCode::from(outcome.exit_code()));

@@ -23,6 +23,7 @@ use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 use crate::arrival::{Arrival, Line};
 use crate::clock::backoff;
 use crate::dead::Dead;
+use crate::letter::Buried;
 use crate::places::Source;
 use crate::recall::{Place, headers};
 use crate::receipt::Told;
@@ -105,6 +106,7 @@ pub(crate) struct Batch {
     pub(crate) told: HashMap<RealmId, Vec<Told>>,
     waiting: Vec<Waiting>,
     pub(crate) plain: Vec<PendingAppend>,
+    pub(crate) dead: Vec<Buried>,
     lookups: usize,
     /// See [`Reign::settled`].
     settled: HashMap<RealmId, Seq>,
@@ -214,14 +216,15 @@ impl Delivery {
             match proof {
                 Ok(claim) if !self.lines(reign, entry, &claim.origin, &mut batch).await? => break,
                 Ok(_) => {}
-                Err(dead) => self.bury(reign, &Line::whole(entry), &dead, None, &mut batch).await?,
+                Err(dead) => self.bury(&Line::whole(entry), &dead, None, &mut batch),
             }
             upto = Some(entry.seq);
         }
         // What is before the first one that has to wait need not: else two workers could wait for each other.
         let upto = upto.ok_or(DeliveryError::Moved)?;
-        self.finish_messages(reign, &mut batch).await?;
+        self.finish_messages(&mut batch).await?;
         self.send_receipts(reign, &mut batch).await?;
+        self.send_letters(reign, &mut batch).await?;
         for pending in batch.plain {
             self.shared.finish_news(pending).await?;
         }
@@ -361,7 +364,7 @@ impl Delivery {
     }
 
     /// Waits for the mailboxes and notes the receipts.
-    async fn finish_messages(&self, reign: &Reign, batch: &mut Batch) -> Result<(), DeliveryError> {
+    async fn finish_messages(&self, batch: &mut Batch) -> Result<(), DeliveryError> {
         for mut waiting in std::mem::take(&mut batch.waiting) {
             let mut appended = match waiting.pending.await {
                 Ok(appended) => appended,
@@ -371,7 +374,7 @@ impl Delivery {
                 }
                 Err(AppendError::Refused(why)) => {
                     let (dead, place) = (Dead::Refused(why), Some(waiting.place));
-                    self.bury(reign, &waiting.line, &dead, place, batch).await?;
+                    self.bury(&waiting.line, &dead, place, batch);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -390,7 +393,7 @@ impl Delivery {
             };
             let full: Vec<UserName> = waiting.outcome.users.extract_if(.., |user| is_full(user)).collect();
             if appended.duplicate && !self.is_same(&waiting.subjects[0], appended.seq, &waiting.line).await {
-                self.bury(reign, &waiting.line, &Dead::IdReused, Some(waiting.place), batch).await?;
+                self.bury(&waiting.line, &Dead::IdReused, Some(waiting.place), batch);
                 continue;
             }
             let (place, inbox) = (Some(waiting.place), waiting.line.inbox_seq());

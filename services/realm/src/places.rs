@@ -11,8 +11,11 @@ pub(crate) const BOX_STATUS: &str = "_status";
 /// Where delivery marks that it, or a lane, was taken over. No user's name and no realm's id begins with `_`.
 const DELIVERY: &str = "_delivery";
 const LANE: &str = "_lane";
+const REDRIVE: &str = "_redrive";
 /// The bucket of how far each peer's lane was delivered.
 pub(crate) const LANES: &str = "lanes";
+/// The bucket of what became of dead letters.
+pub(crate) const DEAD: &str = "dead";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
 pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
@@ -133,6 +136,11 @@ impl Places {
         Subject::new(format!("realm.{realm}.info")).expect(PLAIN)
     }
 
+    /// Where whoever redrives a dead letter begins with an entry of its own.
+    pub(crate) fn redrive_fence(&self) -> Subject {
+        self.subject(format_args!("mail.{REDRIVE}.{REDRIVE}"))
+    }
+
     pub(crate) fn dead(&self) -> Subject {
         self.subject(format_args!("dead"))
     }
@@ -161,8 +169,8 @@ impl Places {
     }
 
     /// All buckets.
-    pub(crate) fn buckets(&self) -> [Bucket; 7] {
-        ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES]
+    pub(crate) fn buckets(&self) -> [Bucket; 8] {
+        ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES, DEAD]
             .map(|name| self.bucket(name))
     }
 

@@ -28,7 +28,7 @@ use crate::login::{LoginError, Throttle};
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
-use crate::places::Places;
+use crate::places::{DEAD, Places};
 use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
@@ -376,11 +376,14 @@ async fn provision(
     let names = broker.missing(&streams, &buckets).await?;
     // Streams are made last: where there is none yet, nothing was ever kept.
     let is_new = streams.iter().all(|spec| names.contains(&spec.name));
+    // A realm that an older version made has none of these, and has lost nothing.
+    let later = places.bucket(DEAD);
+    let is_whole = names.iter().all(|name| name == later.as_str());
     let advice = match config.provision {
         Provision::Missing => None,
-        Provision::IfNew if is_new || names.is_empty() => None,
+        Provision::IfNew if is_new || is_whole => None,
         Provision::Never if names.is_empty() => None,
-        Provision::Never if is_new => Some("make the realm with `antar realm init`"),
+        Provision::Never if is_new || is_whole => Some("make the realm with `antar realm init`"),
         _ => Some(
             "the rest of the realm is there, so they were lost: restore them, or have them made anew and empty by \
              `antar realm init --add-missing`",

@@ -1,7 +1,8 @@
-//! What operators do: `antar user …` and `antar realm …`.
+//! What operators do: `antar user …`, `antar realm …` and `antar dead …`.
 //!
 //! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
 
+mod dead;
 mod import;
 mod nats_config;
 mod operator;
@@ -11,6 +12,7 @@ mod user;
 
 use antar_realm::admin::AdminReply;
 
+pub(crate) use dead::{DeadArgs, run as run_dead};
 pub(crate) use nats_config::Tenant;
 pub(crate) use password::read as read_password;
 
@@ -41,8 +43,7 @@ fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -
     flags.extend(args.broker.as_ref().map(|url| Flag("broker.url", "--broker", url.clone())));
     let in_data = |dir: &std::path::Path| format!("sqlite:{}", dir.join(DEMO_FILE).display());
     flags.extend(args.data.as_ref().map(|dir| Flag("broker.url", "--data", in_data(dir))));
-    let sources =
-        Sources { file: args.config.as_deref(), environment: Some(environment), flags, ..Sources::default() };
+    let sources = Sources { presets, file: args.config.as_deref(), environment: Some(environment), flags };
     let mut config = Config::load(sources).or_exit(Exit::Usage)?;
     if config.broker.is_default {
         let demo = std::path::Path::new(DEMO_DIRECTORY);
