@@ -23,6 +23,7 @@ use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 use crate::arrival::{Arrival, Line};
 use crate::clock::backoff;
 use crate::dead::Dead;
+use crate::hop::log_hop;
 use crate::letter::Buried;
 use crate::places::Source;
 use crate::recall::{Place, headers};
@@ -264,6 +265,7 @@ impl Delivery {
             Ok(None) => return Ok(Ok(())),
             Err(dead) => return Ok(Err(dead)),
         };
+        log_hop(self.shared.places.realm(), "received", line.inbox_seq(), &line.body);
         let arrival = Arrival { origin: envelope.origin, place, line };
         match envelope.content {
             Content::Message { from, .. } if from.realm != arrival.origin => {
@@ -396,6 +398,7 @@ impl Delivery {
                 self.bury(&waiting.line, &Dead::IdReused, Some(waiting.place), batch);
                 continue;
             }
+            log_hop(self.shared.places.realm(), "delivered", appended.seq, &waiting.line.body);
             let (place, inbox) = (Some(waiting.place), waiting.line.inbox_seq());
             if !full.is_empty() {
                 let reason = Some(ErrorCode::MailboxFull.as_str().into());

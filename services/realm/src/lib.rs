@@ -15,6 +15,7 @@ mod delivery;
 mod event;
 mod feed;
 mod hex;
+mod hop;
 mod invite;
 pub mod key;
 mod key_file;

@@ -113,6 +113,7 @@ impl Realm {
             shared.accounts.add_demo_accounts().await?;
         }
         crate::tasks::start(&shared).await?;
+        tracing::info!(realm = %shared.places.realm(), edge = crate::hop::edge(), "the realm is open here");
         Ok(Self { shared })
     }
 

@@ -26,6 +26,7 @@ use crate::admin::{AdminReply, LetterState};
 use crate::dead::{Claim, Dead};
 use crate::delivery::{DeliveryError, LOOKUPS_MAX};
 use crate::event::RealmEvent;
+use crate::hop::log_hop;
 use crate::letter::Letter;
 use crate::letters::{ids, operator, refused};
 use crate::mail::same_message;
@@ -278,6 +279,7 @@ impl Shared {
         let (origin, seq) = (&proven.origin, proven.letter.entry.seq);
         let key = format!("receipt/{origin}/dead-{seq}/{number}");
         self.append_receipt(origin, results, &key).await?.await?;
+        log_hop(self.places.realm(), "redriven", seq, &message.body);
         Ok(())
     }
 
