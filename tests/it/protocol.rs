@@ -15,6 +15,7 @@ mod people;
 mod secrets;
 mod shutdown;
 mod status;
+mod trace;
 pub(crate) mod walks;
 mod watch;
 

@@ -11,6 +11,7 @@ use crate::admin::{DeadArgs, Tenant};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::healthcheck::HealthcheckArgs;
+use crate::trace::TraceArgs;
 
 /// Federated chat on a message broker.
 #[derive(Debug, Parser)]
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Realm(RealmArgs),
     /// What came from other realms and could not be delivered.
     Dead(DeadArgs),
+    /// Where a message is: its way through all realms.
+    Trace(TraceArgs),
     /// Check, print or list the configuration.
     Config(ConfigArgs),
     /// Ask a server on this machine whether it is ready.

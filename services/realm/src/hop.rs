@@ -37,6 +37,12 @@ pub(crate) fn traceparent(id: MessageId) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// The edge that has made a trace context, if it is one of ours.
+pub(crate) fn edge_of(traceparent: &str) -> Option<&str> {
+    let is_ours = traceparent.len() == TRACEPARENT_BYTES && traceparent.starts_with("00-");
+    traceparent.get(36..44).filter(|edge| is_ours && edge.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// Logs, if somebody wants to see it, that an envelope went by and where it stands now: never what it says.
 pub(crate) fn log_hop(realm: &RealmId, hop: &'static str, seq: Seq, envelope: &[u8]) {
     /// What is logged of an envelope.
@@ -70,6 +76,9 @@ mod tests {
             parts[2].len() == 16 && parts[2].bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
         );
         assert_ne!(one, other, "each is a span of its own");
-        assert!([one, other].iter().all(|text| text[36..44] == edge()));
+        assert_eq!((edge_of(&one), edge_of(&other)), (Some(&*edge()), Some(&*edge())));
+        for other in ["", "00-x-y-01", "é"] {
+            assert_eq!(edge_of(other), None);
+        }
     }
 }

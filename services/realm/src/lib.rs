@@ -41,6 +41,7 @@ mod session;
 mod shared;
 mod sign;
 mod tasks;
+pub mod trace;
 mod turn;
 
 pub use account::AccountError;

@@ -76,6 +76,17 @@ impl Places {
         Filter::new(format!("realm.{}.mail.{user}.*", self.realm)).expect(PLAIN)
     }
 
+    /// Everything of all users.
+    pub(crate) fn mail_of_all(&self) -> Filter {
+        Filter::new(format!("realm.{}.mail.*.*", self.realm)).expect(PLAIN)
+    }
+
+    /// Where messages from and to other realms stand on their way.
+    pub(crate) fn between_realms(&self) -> [Filter; 4] {
+        ["inbox", "inbox.*", "outbox.*", "dead"]
+            .map(|rest| Filter::new(format!("realm.{}.{rest}", self.realm)).expect(PLAIN))
+    }
+
     /// Everything that was exchanged with another realm, of all users.
     pub(crate) fn mail_of_realm(&self, peer: &RealmId) -> Filter {
         Filter::new(format!("realm.{}.mail.*.{peer}", self.realm)).expect(PLAIN)

@@ -17,7 +17,7 @@ pub(crate) use nats_config::Tenant;
 pub(crate) use password::read as read_password;
 
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
-use crate::config::{Config, Environment, Flag, Sources};
+use crate::config::{BrokerConfig, Config, Environment, Flag, Sources};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use operator::Target;
 
@@ -36,8 +36,24 @@ pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Out
     realm::run(args.command, target).await
 }
 
+/// Which broker is meant, by a command that is about no one realm.
+pub(crate) fn broker_of(args: &OperatorArgs, environment: &Environment) -> Outcome<BrokerConfig> {
+    // A configuration needs a realm; which, does not matter here.
+    let any = Flag("realm.id", "this command", "any".to_owned());
+    target_with(args, None, environment, vec![any]).map(|target| target.broker)
+}
+
 /// Which realm on which broker is meant.
 fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -> Outcome<Target> {
+    target_with(args, realm, environment, Vec::new())
+}
+
+fn target_with(
+    args: &OperatorArgs,
+    realm: Option<&str>,
+    environment: &Environment,
+    presets: Vec<Flag>,
+) -> Outcome<Target> {
     let mut flags = Vec::new();
     flags.extend(realm.map(|realm| Flag("realm.id", "--realm", realm.to_owned())));
     flags.extend(args.broker.as_ref().map(|url| Flag("broker.url", "--broker", url.clone())));
