@@ -10,12 +10,16 @@ use antar_proto::RealmId;
 use antar_proto::envelope::unbundle;
 use bytes::Bytes;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::arrival::Line;
 use crate::dead::{Claim, Dead};
+use crate::hex::hex;
 use crate::recall::INBOX_HEADER;
 use crate::sign::{KEY_HEADER, SIGNATURE_HEADER};
 
+/// What the names of a letter's own headers begin with.
+const DEAD_HEADERS: &str = "Antar-Dead-";
 /// Why, for programs. An entry without it is of the version before.
 const CODE_HEADER: &str = "Antar-Dead-Code";
 /// Why, for people.
@@ -215,6 +219,19 @@ impl Letter {
         })
     }
 
+    /// What it is known by wherever it stands: a hash of all that came in and was found out. A sequence would not do, which
+    /// is another one in a realm that was restored.
+    pub(crate) fn key(&self) -> String {
+        let is_own = |name: &str| {
+            name.starts_with(DEAD_HEADERS) || [INBOX_HEADER, KEY_HEADER, SIGNATURE_HEADER].contains(&name)
+        };
+        let mut own: Vec<_> = self.entry.headers.iter().filter(|(name, _)| is_own(name)).collect();
+        own.sort();
+        let parts = own.iter().flat_map(|(name, value)| [name.as_bytes(), b":", value.as_bytes(), b"\n"]);
+        let hash = parts.fold(Sha256::new(), |hash, part| hash.chain_update(part));
+        hex(&hash.chain_update(&self.entry.body).finalize()[..16])
+    }
+
     /// The inbox entry that it was, to be proven once more.
     pub(crate) fn as_it_came(&self, inbox: &Subject) -> Arc<Entry> {
         let came_on = match &self.publisher {
@@ -279,6 +296,12 @@ mod tests {
         assert_eq!((&again.subject, &again.body, again.headers.len()), (&entry.subject, &entry.body, 2));
         assert_eq!(kept.envelopes(), [(1, Bytes::from_static(b"{\"x\":1}"))]);
         assert_eq!(kept.lacks, None);
+        // Restored, it stands elsewhere, under another id, and with more beside it.
+        let mut restored = (*kept.entry).clone();
+        (restored.seq, restored.id) = (Seq(1), EntryId::unique());
+        restored.headers.insert(0, ("Antar-Stored".into(), "1".into()));
+        assert_eq!(Letter::of(&Arc::new(restored)).unwrap().key(), kept.key());
+        assert_ne!(letter(&entry, Some(0), &Dead::NoLane).key(), kept.key());
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Shared {
     }
 
     async fn info(&self, letter: Letter) -> Result<LetterInfo, KvError> {
-        let mark = self.mark_of(letter.entry.seq.0).await?.map(|(mark, _)| mark);
+        let mark = self.mark_of(&letter).await?.map(|(mark, _)| mark);
         let state = mark.as_ref().map_or(LetterState::Open, |mark| mark.state);
         let (by, at) = mark.map(|mark| (mark.by, mark.at)).unzip();
         Ok(LetterInfo {
@@ -137,7 +137,7 @@ impl Shared {
         let by = operator(by)?;
         let letter = self.letter(seq).await?;
         for _ in 0..MARK_TRIES {
-            match self.mark_of(seq).await?.map(|(mark, _)| mark.state) {
+            match self.mark_of(&letter).await?.map(|(mark, _)| mark.state) {
                 Some(LetterState::Dropped) => return Ok(AdminReply::Dropped { already: true }),
                 Some(LetterState::Redriven) => {
                     return Err(refused("redriven", format!("letter {seq} was redriven, it is delivered")));
@@ -148,14 +148,15 @@ impl Shared {
                 }
                 None => {}
             }
-            match self.put_mark(seq, LetterState::Dropped, by, Expect::Absent).await {
+            match self.put_mark(&letter, LetterState::Dropped, by, Expect::Absent).await {
                 Ok(_) => {}
                 Err(KvError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
             }
             tracing::info!(realm = %self.places.realm(), letter = seq, by, "an operator gave a dead letter up");
+            let key = format!("dead/{}/dropped", letter.key());
             let event = RealmEvent::DeadDropped { letter: seq, code: letter.code, by: by.to_owned() };
-            self.record_once(&format!("dead/{seq}/dropped"), event).await?;
+            self.record_once(&key, event).await?;
             return Ok(AdminReply::Dropped { already: false });
         }
         Err(AdminReply::Unavailable { message: format!("letter {seq} is changed by others all the time") })
@@ -170,11 +171,13 @@ impl Shared {
     }
 
     /// What became of a letter so far, with what a compare-and-set needs.
-    pub(crate) async fn mark_of(&self, seq: u64) -> Result<Option<(Mark, Revision)>, KvError> {
-        let kept = self.broker.kv_get(&self.places.bucket(DEAD), &seq.to_string()).await?;
+    pub(crate) async fn mark_of(&self, letter: &Letter) -> Result<Option<(Mark, Revision)>, KvError> {
+        let kept = self.broker.kv_get(&self.places.bucket(DEAD), &letter.key()).await?;
         let read = |entry: antar_broker::KvEntry| match serde_json::from_slice(&entry.value) {
             Ok(mark) => Ok((mark, entry.revision)),
-            Err(error) => Err(KvError::Unavailable(format!("the mark of letter {seq}: {error}"))),
+            Err(error) => {
+                Err(KvError::Unavailable(format!("the mark of letter {}: {error}", letter.entry.seq)))
+            }
         };
         kept.map(read).transpose()
     }
@@ -182,7 +185,7 @@ impl Shared {
     /// Says what became of a letter. The mark goes by itself, after the letter.
     pub(crate) async fn put_mark(
         &self,
-        seq: u64,
+        letter: &Letter,
         state: LetterState,
         by: &str,
         expect: Expect,
@@ -191,13 +194,13 @@ impl Shared {
         let bytes = serde_json::to_vec(&mark).expect("a mark has nothing in it that can fail");
         let age = self.config.retention.saturating_add(MARK_BEYOND).min(MARK_AGE_MAX);
         let bucket = self.places.bucket(DEAD);
-        self.broker.kv_put(&bucket, &seq.to_string(), bytes.into(), expect, Some(age)).await
+        self.broker.kv_put(&bucket, &letter.key(), bytes.into(), expect, Some(age)).await
     }
 
     /// Takes a mark back.
-    pub(crate) async fn remove_mark(&self, seq: u64, revision: Revision) -> Result<(), KvError> {
+    pub(crate) async fn remove_mark(&self, letter: &Letter, revision: Revision) -> Result<(), KvError> {
         let bucket = self.places.bucket(DEAD);
-        self.broker.kv_delete(&bucket, &seq.to_string(), Expect::Revision(revision)).await
+        self.broker.kv_delete(&bucket, &letter.key(), Expect::Revision(revision)).await
     }
 
     /// Notes an event and waits until it is stored; `key` makes it idempotent. A full log of events is no reason to stop.

@@ -117,7 +117,7 @@ impl Shared {
         let letter = self.letter(seq).await?;
         let (until, mut begun_by_others) = (Instant::now() + TIME_MAX, None);
         while Instant::now() < until {
-            let expect = match self.mark_of(seq).await? {
+            let expect = match self.mark_of(&letter).await? {
                 Some((mark, _)) if mark.state == LetterState::Redriven => {
                     return Ok(AdminReply::Redriven { ids: ids(&letter).collect(), already: true });
                 }
@@ -138,7 +138,7 @@ impl Shared {
                 }
                 None => Expect::Absent,
             };
-            let begun = match self.put_mark(seq, LetterState::Redriving, by, expect).await {
+            let begun = match self.put_mark(&letter, LetterState::Redriving, by, expect).await {
                 Ok(begun) => begun,
                 Err(KvError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
@@ -148,8 +148,8 @@ impl Shared {
                     let (code, done, by) = (letter.code.clone(), ids.clone(), by.to_owned());
                     let event =
                         RealmEvent::DeadRedriven { letter: seq, code, origin, ids: done, by: by.clone() };
-                    self.record_once(&format!("dead/{seq}/redriven"), event).await?;
-                    match self.put_mark(seq, LetterState::Redriven, &by, Expect::Revision(begun)).await {
+                    self.record_once(&format!("dead/{}/redriven", letter.key()), event).await?;
+                    match self.put_mark(&letter, LetterState::Redriven, &by, Expect::Revision(begun)).await {
                         Ok(_) => {}
                         Err(KvError::Conflict) => continue,
                         Err(error) => return Err(error.into()),
@@ -159,7 +159,7 @@ impl Shared {
                 }
                 Err(Undone::Refused(code, message)) => {
                     // If this fails, the letter can be redriven all the same.
-                    let _ = self.remove_mark(seq, begun).await;
+                    let _ = self.remove_mark(&letter, begun).await;
                     return Err(refused(&code, message));
                 }
                 Err(Undone::Fenced) => tokio::time::sleep(PAUSE).await,
@@ -277,7 +277,7 @@ impl Shared {
         ];
         let results = all.into_iter().filter(|outcome| !outcome.users.is_empty()).collect();
         let (origin, seq) = (&proven.origin, proven.letter.entry.seq);
-        let key = format!("receipt/{origin}/dead-{seq}/{number}");
+        let key = format!("receipt/{origin}/dead-{}/{number}", proven.letter.key());
         self.append_receipt(origin, results, &key).await?.await?;
         log_hop(self.places.realm(), "redriven", seq, &message.body);
         Ok(())

@@ -5,7 +5,7 @@
 mod pair;
 
 use antar_broker::fault::Faulty;
-use antar_broker::{Append, Bucket, EntryId, Expect, Filter, ReadFrom, ReadLimit, Seq, Subject};
+use antar_broker::{Append, Bucket, EntryId, Expect, Filter, KvChange, ReadFrom, ReadLimit, Seq, Subject};
 use antar_proto::MessageId;
 use antar_proto::reply::State;
 use antar_realm::Realm;
@@ -225,13 +225,34 @@ async fn two_edges_that_redrive_at_once_after_a_crash_and_after_the_window_deliv
     // the mark says that somebody has begun.
     let mailbox = Subject::new("realm.realm2.mail.lineker.realm1").unwrap();
     pair.broker.append(Append::new(mailbox, EntryId::unique(), body)).await.unwrap().await.unwrap();
+    let (broker, faults) = Faulty::wrap(pair.broker.clone());
+    let other = start_realm(&broker, "realm2", pair.key_file("realm2")).await;
+    faults.stall_after(1);
     let marks = Bucket::new("REALM_realm2_dead").unwrap();
-    let mark = json!({"state": "redriving", "by": "gone", "at": "2026-01-01T00:00:00Z"});
-    pair.broker.kv_put(&marks, &letter.to_string(), bytes(&mark).into(), Expect::Absent, None).await.unwrap();
+    let mut watch = pair.broker.kv_watch(&marks).await.unwrap();
+    let began = {
+        let dies = redrive(&other, letter);
+        let marked = async {
+            loop {
+                if let KvChange::Put(entry) = watch.next().await.unwrap() {
+                    return entry;
+                }
+            }
+        };
+        tokio::select! {
+            _ = dies => panic!("everything stands still"),
+            began = marked => began,
+        }
+    };
+    faults.stall(false);
+    faults.forget_ids(true);
+    let mut mark: Value = serde_json::from_slice(&began.value).unwrap();
+    mark["at"] = "2026-01-01T00:00:00Z".into();
+    let expect = Expect::Revision(began.revision);
+    pair.broker.kv_put(&marks, &began.key, bytes(&mark).into(), expect, None).await.unwrap();
     assert_eq!(open(&pair.two).await[0].state, LetterState::Redriving);
     assert_eq!(code(&pair.two.admin(AdminRequest::DeadDrop { letter, by: "x".into() }).await), "redriving");
 
-    let other = start_realm(&pair.broker, "realm2", pair.key_file("realm2")).await;
     let edges = [&pair.two, &other, &pair.two, &other];
     let done = futures_util::future::join_all(edges.map(|edge| redrive(edge, letter))).await;
     for reply in &done {

@@ -2,6 +2,7 @@
 //! entry first what is cheap: the id that it was appended under.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use antar_broker::{
     Bucket, Entry, Filter, KvChange, KvError, QueueName, ReadError, ReadFrom, ReadLimit, Seq, SharedBroker,
@@ -21,9 +22,13 @@ const PAGE: ReadLimit = ReadLimit { entries_max: 5_000, bytes_max: 8 * 1024 * 10
 /// Most entries that one look at the log goes through: some tenths of a second.
 const NEAR_ENTRIES_MAX: usize = 100_000;
 const FAR_ENTRIES_MAX: usize = 2_000_000;
-/// An id is made this long before its message is stored, at the most, unless something is slow.
+/// An id is made before its message is stored, by a clock that differs little from the broker's, usually.
 const NEAR_BEFORE_US: u64 = 100_000;
 const NEAR_AFTER_US: u64 = 5 * 1_000_000;
+/// What belongs together is stored within this, usually.
+const BESIDE_US: u64 = 1_000_000;
+/// More that waits before a message is not counted.
+const AHEAD_MAX: usize = 100_000;
 /// So many entries without the message behind one with it: then all that were stored together were seen.
 const TOGETHER: usize = 2_000;
 
@@ -37,6 +42,8 @@ pub(super) struct Look {
     /// The id as it stands in envelopes.
     text: Finder<'static>,
     made: Timestamp,
+    /// When the first entry of it that was found here was stored; `u64::MAX` before there is any.
+    anchor: AtomicU64,
 }
 
 /// A part of the log.
@@ -60,7 +67,8 @@ impl Look {
         let prefix = format!("{}/", id.0.simple());
         let text = Finder::new(id.to_string().as_bytes()).into_owned();
         let made = time_of(id).unwrap_or(Timestamp(0));
-        Self { broker, places: Places::new(realm), id, prefix, text, made }
+        let anchor = AtomicU64::new(u64::MAX);
+        Self { broker, places: Places::new(realm), id, prefix, text, made, anchor }
     }
 
     pub(super) fn realm(&self) -> &RealmId {
@@ -89,8 +97,20 @@ impl Look {
     }
 
     /// Before this nothing of it was stored, unless clocks are wrong by more than they may.
-    pub(super) fn since(&self) -> Timestamp {
+    fn far(&self) -> Timestamp {
         Timestamp(self.made.0.saturating_sub(CLOCK_SKEW_US))
+    }
+
+    /// From about here on it is spoken of in this log, as far as is known by now.
+    fn near(&self) -> Option<Timestamp> {
+        let anchor = self.anchor.load(Ordering::Relaxed);
+        (anchor != u64::MAX).then(|| Timestamp(anchor.saturating_sub(BESIDE_US)))
+    }
+
+    /// Takes note of when something of it was stored.
+    fn note(&self, found: &[Arc<Entry>]) {
+        let first = found.iter().map(|entry| entry.time.0).min().unwrap_or(u64::MAX);
+        self.anchor.fetch_min(first, Ordering::Relaxed);
     }
 
     /// What stands in mailboxes, outboxes, inboxes and dead letters about when the message was made.
@@ -108,13 +128,13 @@ impl Look {
         };
         let is_appended = |entry: &Entry| self.is_appended(entry);
         let mut found = self.scan(self.places.mail_of_all(), part, &is_appended).await?;
-        if !found.is_empty() {
-            return Ok(found);
-        }
         let is_in = |entry: &Entry| self.is_in(&entry.body);
-        for filter in self.places.between_realms() {
-            found.extend(self.scan(filter, part, &is_in).await?);
+        if found.is_empty() {
+            for filter in self.places.between_realms() {
+                found.extend(self.scan(filter, part, &is_in).await?);
+            }
         }
+        self.note(&found);
         Ok(found)
     }
 
@@ -159,13 +179,13 @@ impl Look {
         }
     }
 
-    /// All entries of a subject since then that `is_it` picks.
+    /// All entries of a subject that `is_it` picks.
     pub(super) async fn all(
         &self,
         subject: &Subject,
-        since: Timestamp,
         is_it: impl Fn(&Entry) -> bool + Sync,
     ) -> Result<Vec<Arc<Entry>>, ReadError> {
+        let since = self.near().unwrap_or_else(|| self.far());
         self.scan(subject.into(), Part::since(since), &is_it).await
     }
 
@@ -173,12 +193,17 @@ impl Look {
     pub(super) async fn one(
         &self,
         subject: &Subject,
-        since: Timestamp,
         is_it: impl Fn(&Entry) -> bool + Sync,
     ) -> Result<Option<Arc<Entry>>, ReadError> {
-        let part = Part { together: Some(0), ..Part::since(since) };
-        let found = self.scan(subject.into(), part, &is_it).await?;
-        Ok(found.into_iter().next())
+        for since in self.near().into_iter().chain([self.far()]) {
+            let part = Part { together: Some(0), ..Part::since(since) };
+            let found = self.scan(subject.into(), part, &is_it).await?;
+            if !found.is_empty() {
+                self.note(&found);
+                return Ok(found.into_iter().next());
+            }
+        }
+        Ok(None)
     }
 
     /// The message in one box of a user.
@@ -192,12 +217,12 @@ impl Look {
         if let Some(entry) = found.iter().find(|entry| entry.subject == subject) {
             return Ok(Some(entry.clone()));
         }
-        self.one(&subject, self.since(), |entry| self.is_it(entry)).await
+        self.one(&subject, |entry| self.is_it(entry)).await
     }
 
     /// The dead letters that it is in.
     pub(super) async fn letters(&self) -> Result<Vec<Letter>, ReadError> {
-        let entries = self.all(&self.places.dead(), self.since(), |entry| self.is_in(&entry.body)).await?;
+        let entries = self.all(&self.places.dead(), |entry| self.is_in(&entry.body)).await?;
         let is_meant = |letter: &Letter| letter.envelopes().iter().any(|(_, body)| self.is_in(body));
         Ok(entries.iter().filter_map(Letter::of).filter(is_meant).collect())
     }
@@ -228,7 +253,7 @@ impl Look {
         queue: &QueueName,
         subject: &Subject,
         seq: Seq,
-    ) -> Result<Option<usize>, ReadError> {
+    ) -> Result<Option<String>, ReadError> {
         let state = self.broker.queue_state(queue).await?;
         let acked = state.map_or(Seq::ZERO, |state| state.acked);
         if acked >= seq {
@@ -239,10 +264,11 @@ impl Look {
             let page = self.broker.read(&Filter::from(subject), from, PAGE).await?;
             ahead += page.entries.iter().filter(|entry| entry.seq < seq).count();
             match page.entries.last() {
-                Some(last) if page.more && last.seq < seq && ahead < FAR_ENTRIES_MAX => {
+                Some(last) if page.more && last.seq < seq && ahead < AHEAD_MAX => {
                     from = ReadFrom::After(last.seq);
                 }
-                _ => return Ok(Some(ahead)),
+                _ if ahead < AHEAD_MAX => return Ok(Some(ahead.to_string())),
+                _ => return Ok(Some(format!("{AHEAD_MAX} or more"))),
             }
         }
     }

@@ -107,7 +107,7 @@ impl<'a> Way<'a> {
         let is_sent = |entry: &&Arc<Entry>| whose(entry).is_some_and(|(_, mailbox)| mailbox == BOX_SENT);
         match self.found_in(look).iter().filter(is_sent).find(|entry| is_it(entry)) {
             Some(entry) => Ok(Some(entry.clone())),
-            None => look.one(&look.places.mail_sent(&part.from), look.since(), is_it).await,
+            None => look.one(&look.places.mail_sent(&part.from), is_it).await,
         }
     }
 
@@ -188,7 +188,7 @@ impl<'a> Way<'a> {
     /// What its own realm knows; whether the lane has carried it.
     async fn at_origin(&mut self, look: &Look, part: &Part) -> Result<bool, ReadError> {
         let outbox = look.places.outbox(&part.dest);
-        let sent = look.one(&outbox, look.since(), |entry| look.envelope_in(&entry.body).is_some()).await?;
+        let sent = look.one(&outbox, |entry| look.envelope_in(&entry.body).is_some()).await?;
         let edge = part.traceparent.as_deref().and_then(edge_of).map(str::to_owned);
         let peer = Some(part.dest.clone());
         let accepted = match &sent {
@@ -219,7 +219,7 @@ impl<'a> Way<'a> {
     /// What its sender was told; whether it was told that the other realm has stored it.
     async fn news(&mut self, look: &Look, part: &Part) -> Result<bool, ReadError> {
         let told = look.places.mail_status(&part.from);
-        let entries = look.all(&told, look.since(), |entry| look.is_in(&entry.body)).await?;
+        let entries = look.all(&told, |entry| look.is_in(&entry.body)).await?;
         let mut is_carried = false;
         for entry in &entries {
             let concerns = |event: &antar_proto::reply::StatusEvent| {
@@ -274,7 +274,7 @@ impl<'a> Way<'a> {
     async fn at_dest(&mut self, look: &Look, part: &Part, carried: bool) -> Result<(), ReadError> {
         let mut stored = None;
         for source in [look.places.source(None), look.places.source(Some(&part.origin))] {
-            let came = look.one(&source.inbox, look.since(), |entry| look.envelope_in(&entry.body).is_some());
+            let came = look.one(&source.inbox, |entry| look.envelope_in(&entry.body).is_some());
             if let Some(entry) = came.await? {
                 stored = Some((source, entry));
                 break;
@@ -290,7 +290,7 @@ impl<'a> Way<'a> {
         for letter in look.letters().await? {
             is_dead = true;
             let seq = letter.entry.seq.0;
-            let mark: Option<Mark> = look.value(DEAD, &seq.to_string()).await?;
+            let mark: Option<Mark> = look.value(DEAD, &letter.key()).await?;
             let state = mark.map_or(LetterState::Open, |mark| mark.state).as_str().to_owned();
             let reason = Some(format!("{}: {}", letter.code, letter.reason));
             let told = Hop {
@@ -331,7 +331,7 @@ impl<'a> Way<'a> {
     /// The receipts that its realm was sent; whether there are any.
     async fn receipts(&mut self, look: &Look, part: &Part) -> Result<bool, ReadError> {
         let outbox = look.places.outbox(&part.origin);
-        let entries = look.all(&outbox, look.since(), |entry| look.is_in(&entry.body)).await?;
+        let entries = look.all(&outbox, |entry| look.is_in(&entry.body)).await?;
         let (mut any, mut waiting) = (false, None);
         for entry in &entries {
             let Ok(Envelope { content: Content::Receipt { results }, .. }) =
