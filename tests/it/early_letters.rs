@@ -79,3 +79,26 @@ fn what_came_before_its_realm_was_known_is_redriven_when_its_key_is_trusted() {
     open.post(&key, Uuid::now_v7(), 2);
     assert_eq!(texts(&open.lineker.realm_inbox_of("realm1", 1)), ["pesan 2"]);
 }
+
+#[test]
+fn a_realm_of_an_earlier_version_gets_the_bucket_of_letters_and_none_that_was_lost() {
+    let town = Federation::start();
+    let mut two = town.edge("realm2");
+    let mut wire = Wire::connect(town.nats.addr()).expect("the server listens");
+    let mut delete = |bucket: &str| {
+        let request = format!("$JS.API.STREAM.DELETE.KV_REALM_realm2_{bucket}");
+        let answer = wire.request(&request, "").expect("the line holds").expect("JetStream answers");
+        assert!(answer.text().contains("\"success\":true"), "{answer:?}");
+    };
+    let edge = || town.realms.edge("realm2", &town.nats.url());
+    two.sigterm();
+    delete("dead");
+    let (code, said) = edge().env("BROKER__PROVISION", "false").start_refused();
+    assert!(code == Some(1) && said.contains("antar realm init"), "{code:?} {said}");
+    two.start();
+    assert!(listed(&two).is_empty());
+    two.sigterm();
+    delete("lanes");
+    let (code, said) = edge().start_refused();
+    assert!(code == Some(1) && said.contains("they were lost"), "{code:?} {said}");
+}

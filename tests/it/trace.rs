@@ -179,3 +179,21 @@ fn a_message_that_nobody_knows_ends_with_1_and_what_is_no_id_with_2() {
     server.sigterm();
     assert_eq!(stages(&trace(&server, &id)), ["accepted realm1", "delivered realm1"]);
 }
+
+#[test]
+fn each_hop_logs_the_trace_context_when_it_is_asked_to_and_never_what_is_said() {
+    let server = BROKER.demo_builder().env("LOG__LEVEL", "debug").start();
+    let [mut messi, mut lineker] = people(&server);
+    let id = send(&mut messi, "sendprivaterealm realm2 lineker kenari");
+    lineker.realm_inbox_of("realm1", 1);
+    reaches(&mut messi, &id, "delivered");
+    let log = server.log();
+    assert!(!log.contains("kenari"), "no text");
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("an envelope went by") && line.contains(&id)).collect();
+    let carried = format!("00-{}-", id.replace('-', ""));
+    for hop in ["accepted", "carried", "received", "delivered"] {
+        let has = |line: &&&str| line.contains(&format!("\"hop\":\"{hop}\"")) && line.contains(&carried);
+        assert!(lines.iter().any(|line| has(&line)), "{hop}: {lines:?}");
+    }
+}

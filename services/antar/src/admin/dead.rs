@@ -152,8 +152,10 @@ async fn list(operator: &Operator, wanted: LettersWanted, json: bool) -> Outcome
             (Some(claimed), false) => format!("{claimed}?"),
             (None, _) => "?".into(),
         };
-        let (state, reason) = (state(&letter), letter.reason);
-        rows.push(vec![letter.letter.to_string(), letter.time, origin, letter.code, state, reason]);
+        // Another realm can put what it likes into the reason.
+        let (state, reason) = (state(&letter), say::harmless(&letter.reason));
+        let code = say::harmless(&letter.code);
+        rows.push(vec![letter.letter.to_string(), letter.time, origin, code, state, reason]);
         Ok(())
     })
     .await?;
@@ -208,7 +210,7 @@ async fn show(operator: &Operator, letter: u64, json: bool) -> Outcome {
     let lines = info.lines.as_ref().map_or_else(String::new, |lines| format!(", lines {lines:?} of it"));
     say::line(format!("letter   {letter}, {}", state(&info)))?;
     say::line(format!("time     {}", info.time))?;
-    say::line(format!("reason   {} ({})", info.reason, info.code))?;
+    say::line(say::harmless(&format!("reason   {} ({})", info.reason, info.code)))?;
     say::line(format!("origin   {origin}, {proven}"))?;
     say::line(format!("inbox    {}{lines}", info.inbox_seq))?;
     for (at, id) in info.ids.iter().enumerate() {
@@ -218,25 +220,13 @@ async fn show(operator: &Operator, letter: u64, json: bool) -> Outcome {
         say::line(format!("lacks    {lacks}"))?;
     }
     for (name, value) in &headers {
-        say::line(format!("{name}: {}", harmless(value)))?;
+        say::line(format!("{name}: {}", say::harmless(value)))?;
     }
     say::line("")?;
     match (text, base64) {
-        (Some(text), _) => text.lines().try_for_each(|line| say::line(harmless(line))),
+        (Some(text), _) => text.lines().try_for_each(|line| say::line(say::harmless(line))),
         (None, base64) => say::line(base64.unwrap_or_default()),
     }
-}
-
-/// A text that can do nothing to a terminal.
-fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
 }
 
 /// Does the same with each letter. What the realm refuses is told, and the others are gone on with.
