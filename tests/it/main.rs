@@ -21,6 +21,8 @@ mod sqlite;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod broker_lost;
 #[cfg(test)]
 mod clients;

@@ -374,12 +374,14 @@ async fn provision(
     config: &RealmConfig,
 ) -> Result<Vec<String>, StartError> {
     let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
-    let names = broker.missing(&streams, &buckets).await?;
+    // A realm that an older version made has none of these, and has lost nothing.
+    let (later, kept): (Vec<_>, Vec<_>) =
+        buckets.iter().cloned().partition(|bucket| *bucket == places.bucket(DEAD));
+    let mut names = broker.missing(&streams, &kept).await?;
+    let is_whole = names.is_empty();
     // Streams are made last: where there is none yet, nothing was ever kept.
     let is_new = streams.iter().all(|spec| names.contains(&spec.name));
-    // A realm that an older version made has none of these, and has lost nothing.
-    let later = places.bucket(DEAD);
-    let is_whole = names.iter().all(|name| name == later.as_str());
+    names.extend(broker.missing(&[], &later).await?);
     let advice = match config.provision {
         Provision::Missing => None,
         Provision::IfNew if is_new || is_whole => None,

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::accounts;
 use super::figures::{report, rounded};
 use super::talk::Talk;
-use super::{BenchArgs, process, runtime};
+use super::{BenchArgs, one_of, process, runtime};
 use crate::exit::{Exit, Failure, Outcome};
 
 /// Connections that are being set up at once.
@@ -46,14 +46,15 @@ async fn idle(args: &BenchArgs) -> Outcome {
             format!("this process may open {limit} files, too few for --conns {}: see ulimit -n", args.conns);
         return Err(Failure::new(Exit::Usage, message));
     }
-    let sessions = accounts::log_in(args.server, args.users.min(args.conns), &args.password).await?;
+    let sessions = accounts::log_in(args.first_server(), args.users.min(args.conns), &args.password).await?;
     let before = args.pid.and_then(process::resident_kib);
     let begin = Instant::now();
     let (mut open, mut errors) = (Vec::new(), BTreeMap::<String, u64>::new());
     let (places, mut setups) = (Arc::new(Semaphore::new(SETUPS_MAX)), JoinSet::new());
     for number in 0..args.conns as usize {
         let place = places.clone().acquire_owned().await?;
-        let (server, line) = (args.server, format!("watch {}", sessions[number % sessions.len()].token));
+        let (server, line) =
+            (one_of(&args.server, number), format!("watch {}", sessions[number % sessions.len()].token));
         setups.spawn(async move {
             let mut talk = Talk::connect(server).await?;
             talk.ask_ok(&line).await?;
@@ -87,7 +88,7 @@ async fn idle(args: &BenchArgs) -> Outcome {
     report(args, &figures)?;
     let established = open.len();
     drop(open);
-    accounts::log_out(args.server, &sessions).await?;
+    accounts::log_out(args.first_server(), &sessions).await?;
     if established < args.conns as usize || answered < pinged {
         return Err(Failure::new(Exit::Failed, "some connections were not made or did not answer"));
     }

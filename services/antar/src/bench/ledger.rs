@@ -1,11 +1,7 @@
-//! Writes down what was answered OK, while servers are killed, and checks later that all of it is there: once, in order.
-//!
-//! The file has one line for each OK, `ID SEQ`, written before the next message is sent on its behalf. The sender goes on
-//! after a lost connection: it sends what has no reply yet again, with the same ids, before anything new.
+//! The ledger: what was answered OK, written down while servers are killed, and compared later with what is there: all of
+//! it, once, in order.
 
-use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::io::Write as _;
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,193 +10,60 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::accounts::{self, Session, user};
+use super::accounts::{self, user};
 use super::figures::report;
-use super::frames::{FrameReader, Kind, kind};
-use super::marker::{Marker, RunId, Template};
+use super::sender::{Errand, Sender};
 use super::talk::Talk;
 use super::{BenchArgs, ReadBack, runtime};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 
-/// How long is waited before a lost server is tried again, or one that was not available.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// How long the last replies may take.
-const LAST_REPLIES: Duration = Duration::from_secs(10);
 /// Messages in one page of `history`.
 const PAGE: usize = 200;
 
-#[derive(Debug, Serialize)]
-struct Recorded {
-    acknowledged: u64,
-    /// Sent again after a lost connection, and found to be stored already.
-    duplicates_answered: u64,
-    unanswered: usize,
-    reconnects: u32,
-    errors: HashMap<String, u64>,
-}
-
-#[derive(Debug, Default, Serialize, PartialEq, Eq)]
-struct Checked {
-    acknowledged: usize,
-    found: usize,
-    lost: usize,
-    duplicated: usize,
-    reordered: usize,
+/// A ledger beside what is there.
+#[derive(Debug, Default, Clone, Copy, Serialize, PartialEq, Eq)]
+pub(crate) struct Checked {
+    pub(crate) acknowledged: usize,
+    pub(crate) found: usize,
+    pub(crate) lost: usize,
+    pub(crate) duplicated: usize,
+    pub(crate) reordered: usize,
     /// In the mailbox without an OK: stored, but the reply was cut off. No fault.
-    unacknowledged: usize,
+    pub(crate) unacknowledged: usize,
 }
 
-/// A sender that survives its server.
-struct Sender<'a> {
-    args: &'a BenchArgs,
-    session: Session,
-    template: Template,
-    /// Without a reply, in the order they were sent.
-    unanswered: VecDeque<(MessageId, u64)>,
-    next: u64,
-    ledger: File,
-    figures: Recorded,
+impl Checked {
+    /// Whether a promise was broken.
+    pub(crate) fn is_good(&self) -> bool {
+        self.lost + self.duplicated + self.reordered == 0
+    }
+}
+
+/// One line of a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) id: MessageId,
+    /// It was sent more than once, so its place may be before its OK.
+    pub(crate) is_again: bool,
 }
 
 /// Sends for `--seconds` (or `--messages`) from `bench-0` to `bench-1` and writes the ledger.
 pub(crate) fn record(args: &BenchArgs, path: &Path) -> Outcome {
     runtime()?.block_on(async {
-        let mut sessions = accounts::log_in(args.server, 2, &args.password).await?;
-        let session = sessions.swap_remove(0);
-        let prefix = format!("send {} {} ", session.token, user(1));
-        let mut sender = Sender {
-            args,
-            template: Template::new(&prefix, RunId::fresh(), args.size as usize),
-            session,
-            unanswered: VecDeque::new(),
-            next: 0,
-            ledger: File::create(path).with_context(|| path.display().to_string())?,
-            figures: Recorded {
-                acknowledged: 0,
-                duplicates_answered: 0,
-                unanswered: 0,
-                reconnects: 0,
-                errors: HashMap::new(),
-            },
+        let sessions = accounts::log_in(args.first_server(), 2, &args.password).await?;
+        let token = sessions[0].token.clone();
+        let errand = Errand {
+            servers: args.server.clone(),
+            prefix: format!("send {token} {} ", user(1)),
+            token,
+            size: args.size as usize,
+            window: args.window as usize,
+            rate: None,
+            messages: args.messages,
         };
         let end = Instant::now() + Duration::from_secs(u64::from(args.seconds));
-        sender.run(end).await?;
-        sender.ledger.sync_all()?;
-        sender.figures.unanswered = sender.unanswered.len();
-        report(args, &sender.figures)
+        report(args, &Sender::new(errand, path)?.run(end).await?)
     })
-}
-
-impl Sender<'_> {
-    async fn run(&mut self, end: Instant) -> Outcome {
-        loop {
-            match self.converse(end).await {
-                Ok(()) => return Ok(()),
-                Err(failure) if failure.exit != Exit::Unreachable => return Err(failure),
-                Err(_) if Instant::now() > end + LAST_REPLIES => return Ok(()),
-                Err(_) => {
-                    self.figures.reconnects += 1;
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Everything over one connection; `Unreachable` if it is lost.
-    async fn converse(&mut self, end: Instant) -> Outcome {
-        let mut talk = Talk::connect(self.args.server).await?;
-        talk.ask_ok(&format!("whoami {}", self.session.token)).await?;
-        let (mut reader, writer) = talk.into_parts();
-        let mut out = Vec::new();
-        for at in 0..self.unanswered.len() {
-            let (id, seq) = self.unanswered[at];
-            self.write(&mut out, id, seq);
-        }
-        loop {
-            let more = Instant::now() < end && (self.args.messages == 0 || self.next < self.args.messages);
-            while more && self.unanswered.len() < self.args.window as usize && !self.is_complete() {
-                let id = MessageId::fresh();
-                self.unanswered.push_back((id, self.next));
-                self.write(&mut out, id, self.next);
-                self.next += 1;
-            }
-            if self.unanswered.is_empty() && !more {
-                return Ok(());
-            }
-            self.exchange(&mut reader, &writer, &mut out).await?;
-            if Instant::now() > end + LAST_REPLIES {
-                return Ok(());
-            }
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        self.args.messages != 0 && self.next >= self.args.messages
-    }
-
-    fn write(&mut self, out: &mut Vec<u8>, id: MessageId, seq: u64) {
-        out.extend_from_slice(format!("@{} ", id.0.simple()).as_bytes());
-        self.template.write(out, Marker { seq, due_ns: 0 });
-    }
-
-    /// Sends what there is to send and takes the replies that come.
-    async fn exchange(
-        &mut self,
-        reader: &mut FrameReader,
-        writer: &tokio::net::tcp::OwnedWriteHalf,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
-        let mut frames: Vec<Vec<u8>> = Vec::new();
-        // Both are cancel-safe: readiness is kept by the runtime, bytes by the reader.
-        let io = tokio::select! {
-            read = reader.read(|frame| frames.push(frame.to_vec())) => read,
-            ready = writer.writable(), if !out.is_empty() => ready.and_then(|()| match writer.try_write(out) {
-                Ok(written) => {
-                    out.drain(..written);
-                    Ok(())
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-                Err(error) => Err(error),
-            }),
-            () = tokio::time::sleep(LAST_REPLIES) => Err(std::io::ErrorKind::TimedOut.into()),
-        };
-        let mut again = Vec::new();
-        for frame in frames.iter().filter(|frame| kind(frame) != Kind::Event) {
-            again.extend(self.answered(frame)?);
-        }
-        if !again.is_empty() {
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-        for (id, seq) in again {
-            self.unanswered.push_back((id, seq));
-            self.write(out, id, seq);
-        }
-        io.or_exit(Exit::Unreachable)
-    }
-
-    /// Notes one reply; returns the message if it has to be sent again.
-    fn answered(&mut self, frame: &[u8]) -> Outcome<Option<(MessageId, u64)>> {
-        let reply: Value = serde_json::from_slice(frame)?;
-        let Some((id, seq)) = self.unanswered.pop_front() else {
-            return Err(Failure::new(Exit::Failed, "a reply to nothing"));
-        };
-        if kind(frame) == Kind::Ok {
-            if reply["message_id"] != id.to_string().as_str() {
-                return Err(Failure::new(
-                    Exit::Failed,
-                    format!("the reply to {id} is about {}", reply["message_id"]),
-                ));
-            }
-            writeln!(self.ledger, "{id} {seq}")?;
-            self.figures.acknowledged += 1;
-            self.figures.duplicates_answered += u64::from(reply["duplicate"] == true);
-            return Ok(None);
-        }
-        let code = reply["code"].as_str().unwrap_or_default();
-        *self.figures.errors.entry(code.to_owned()).or_default() += 1;
-        // Unavailable: it may or may not be stored, and the same id settles it.
-        Ok((code == "unavailable").then_some((id, seq)))
-    }
 }
 
 /// Reads back what `bench-1` got from `bench-0` and compares it with the ledger.
@@ -210,28 +73,34 @@ pub(crate) fn check(args: &BenchArgs, path: &Path) -> Outcome {
     let found = runtime()?.block_on(read_back(args))?;
     let checked = compare(&ledger, &found);
     report(args, &checked)?;
-    match checked.lost + checked.duplicated + checked.reordered {
-        0 => Ok(()),
-        _ => Err(Failure::new(Exit::Failed, "what was answered OK is not all there, once and in order")),
+    match checked.is_good() {
+        true => Ok(()),
+        false => Err(Failure::new(Exit::Failed, "what was answered OK is not all there, once and in order")),
     }
 }
 
-/// The ids of a ledger, in the order of their OKs.
-fn parse(text: &str) -> anyhow::Result<Vec<MessageId>> {
+/// The lines of a ledger, in the order of their OKs.
+pub(crate) fn parse(text: &str) -> anyhow::Result<Vec<Line>> {
     let entry = |(number, line): (usize, &str)| {
-        let id = line
-            .split_once(' ')
-            .filter(|(_, seq)| seq.parse::<u64>().is_ok())
-            .and_then(|(id, _)| id.parse().ok());
-        id.with_context(|| format!("line {}: not ID SEQ", number + 1))
+        let mut words = line.split(' ');
+        let id = words.next().and_then(|id| id.parse().ok());
+        let seq = words.next().is_some_and(|seq| seq.parse::<u64>().is_ok());
+        let is_again = match words.next() {
+            None => Some(false),
+            again => (again == Some("again") && words.next().is_none()).then_some(true),
+        };
+        id.filter(|_| seq)
+            .zip(is_again)
+            .map(|(id, is_again)| Line { id, is_again })
+            .with_context(|| format!("line {}: not ID SEQ", number + 1))
     };
     text.lines().enumerate().map(entry).collect()
 }
 
 /// The ids of everything in the mailbox, oldest first.
 async fn read_back(args: &BenchArgs) -> Outcome<Vec<MessageId>> {
-    let sessions = accounts::log_in(args.server, 2, &args.password).await?;
-    let mut talk = Talk::connect(args.server).await?;
+    let sessions = accounts::log_in(args.first_server(), 2, &args.password).await?;
+    let mut talk = Talk::connect(args.first_server()).await?;
     let (token, from) = (&sessions[1].token, user(0));
     let mut found = Vec::new();
     if args.by == ReadBack::Inbox {
@@ -262,7 +131,7 @@ async fn read_back(args: &BenchArgs) -> Outcome<Vec<MessageId>> {
     Ok(found)
 }
 
-fn ids(messages: &Value) -> Outcome<Vec<MessageId>> {
+pub(crate) fn ids(messages: &Value) -> Outcome<Vec<MessageId>> {
     let id = |message: &Value| message["id"].as_str().and_then(|id| id.parse().ok());
     let ids =
         messages.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(id).collect::<Option<_>>();
@@ -270,21 +139,23 @@ fn ids(messages: &Value) -> Outcome<Vec<MessageId>> {
 }
 
 /// `ledger` in the order of its OKs against `found` in the order it was stored.
-fn compare(ledger: &[MessageId], found: &[MessageId]) -> Checked {
+pub(crate) fn compare(ledger: &[Line], found: &[MessageId]) -> Checked {
     let mut places: HashMap<MessageId, Vec<usize>> = HashMap::new();
     for (place, id) in found.iter().enumerate() {
         places.entry(*id).or_default().push(place);
     }
     let mut checked = Checked { acknowledged: ledger.len(), found: found.len(), ..Checked::default() };
     let mut last = None;
-    for id in ledger {
+    for Line { id, is_again } in ledger {
         let Some(places) = places.remove(id) else {
             checked.lost += 1;
             continue;
         };
         checked.duplicated += places.len() - 1;
-        checked.reordered += usize::from(last.is_some_and(|last| places[0] < last));
-        last = Some(places[0]);
+        if !is_again {
+            checked.reordered += usize::from(last.is_some_and(|last| places[0] < last));
+            last = Some(places[0]);
+        }
     }
     checked.unacknowledged = places.len();
     checked
@@ -301,7 +172,9 @@ mod tests {
     #[test]
     fn loss_duplicates_and_disorder_are_found() {
         let check = |ledger: &[u128], found: &[u128]| {
-            let checked = compare(&names(ledger), &names(found));
+            let line = |id| Line { id, is_again: false };
+            let ledger: Vec<Line> = names(ledger).into_iter().map(line).collect();
+            let checked = compare(&ledger, &names(found));
             (checked.lost, checked.duplicated, checked.reordered, checked.unacknowledged)
         };
         assert_eq!(check(&[1, 2, 3], &[1, 2, 3]), (0, 0, 0, 0));
@@ -312,9 +185,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_again_may_stand_before_its_ok() {
+        let [a, b, c] = [MessageId::fresh(), MessageId::fresh(), MessageId::fresh()];
+        let ledger = parse(&format!("{b} 1\n{a} 0 again\n{c} 2\n")).unwrap();
+        assert!(compare(&ledger, &[a, b, c]).is_good());
+        assert_eq!(compare(&ledger, &[a, c, b]).reordered, 1);
+        assert_eq!(compare(&ledger, &[b, c]).lost, 1);
+    }
+
+    #[test]
     fn a_ledger_keeps_the_order_of_its_oks() {
         let [a, b] = [MessageId::fresh(), MessageId::fresh()];
-        assert_eq!(parse(&format!("{b} 1\n{a} 0\n")).unwrap(), [b, a]);
-        assert!(parse("x 1").is_err() && parse("").unwrap().is_empty());
+        let ids: Vec<_> = parse(&format!("{b} 1\n{a} 0\n")).unwrap().iter().map(|line| line.id).collect();
+        assert_eq!(ids, [b, a]);
+        for bad in
+            ["x 1".into(), format!("{a}"), format!("{a} x"), format!("{a} 1 more"), format!("{a} 1 again 2")]
+        {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
+        assert!(parse("").unwrap().is_empty());
     }
 }

@@ -17,7 +17,7 @@ use super::frames::FrameReader;
 use super::marker::{MarkerFinder, RunId, Template};
 use super::pace::Pacer;
 use super::talk::Talk;
-use super::{BenchArgs, Receive, Scenario, process, runtime};
+use super::{BenchArgs, Receive, Scenario, one_of, process, runtime};
 use crate::exit::{Exit, Failure, Outcome};
 
 /// How long is waited at the end for what is still on its way, without anything coming.
@@ -128,41 +128,46 @@ type Sessions = Vec<(SocketAddr, Vec<Session>)>;
 /// Logs everybody in and says who sends to whom.
 async fn plan(args: &BenchArgs) -> Outcome<(Vec<Plan>, Sessions)> {
     let inbox = |session: &Session| format!("inbox {}\r\n", session.token);
-    let pairs = args.pairs;
+    let (pairs, server) = (args.pairs, args.first_server());
     match args.scenario {
         Scenario::Group => {
-            let sessions = accounts::log_in(args.server, args.group + 1, &args.password).await?;
+            let sessions = accounts::log_in(server, args.group + 1, &args.password).await?;
             let (sender, members) = sessions.split_first().expect("one more than the members");
             let names: Vec<_> = members.iter().map(|member| member.user.as_str()).collect();
             let prefix = format!("sendgroup {} {} ", sender.token, names.join(","));
-            let receivers = members.iter().map(|m| (args.server, m.token.clone(), inbox(m))).collect();
-            let plan = Plan { sender: (args.server, sender.token.clone()), prefix, receivers };
-            Ok((vec![plan], vec![(args.server, sessions)]))
+            let receiver = |(number, member): (usize, &Session)| {
+                (one_of(&args.server, number + 1), member.token.clone(), inbox(member))
+            };
+            let receivers = members.iter().enumerate().map(receiver).collect();
+            let plan = Plan { sender: (server, sender.token.clone()), prefix, receivers };
+            Ok((vec![plan], vec![(server, sessions)]))
         }
         Scenario::Realm => {
-            let senders = accounts::log_in(args.server, pairs, &args.password).await?;
-            let receivers = accounts::log_in(args.server2, pairs, &args.password).await?;
-            add_realm(args.server, &senders[0], args.realm2.as_str(), args.server2).await?;
-            let plan = |(sender, receiver): (&Session, &Session)| Plan {
-                sender: (args.server, sender.token.clone()),
+            let server2 = args.server2[0];
+            let senders = accounts::log_in(server, pairs, &args.password).await?;
+            let receivers = accounts::log_in(server2, pairs, &args.password).await?;
+            add_realm(server, &senders[0], args.realm2.as_str(), server2).await?;
+            let plan = |(number, (sender, receiver)): (usize, (&Session, &Session))| Plan {
+                sender: (one_of(&args.server, number), sender.token.clone()),
                 prefix: format!("sendprivaterealm {} {} {} ", sender.token, args.realm2, receiver.user),
                 receivers: vec![(
-                    args.server2,
+                    one_of(&args.server2, number),
                     receiver.token.clone(),
                     format!("getrealminbox {} {}\r\n", receiver.token, args.realm),
                 )],
             };
-            let plans = senders.iter().zip(&receivers).map(plan).collect();
-            Ok((plans, vec![(args.server, senders), (args.server2, receivers)]))
+            let plans = senders.iter().zip(&receivers).enumerate().map(plan).collect();
+            Ok((plans, vec![(server, senders), (server2, receivers)]))
         }
         _ => {
-            let sessions = accounts::log_in(args.server, pairs * 2, &args.password).await?;
-            let plan = |pair: &[Session]| Plan {
-                sender: (args.server, pair[0].token.clone()),
+            let sessions = accounts::log_in(server, pairs * 2, &args.password).await?;
+            let plan = |(number, pair): (usize, &[Session])| Plan {
+                sender: (one_of(&args.server, number), pair[0].token.clone()),
                 prefix: format!("send {} {} ", pair[0].token, pair[1].user),
-                receivers: vec![(args.server, pair[1].token.clone(), inbox(&pair[1]))],
+                receivers: vec![(one_of(&args.server, number + 1), pair[1].token.clone(), inbox(&pair[1]))],
             };
-            Ok((sessions.chunks_exact(2).map(plan).collect(), vec![(args.server, sessions)]))
+            let plans = sessions.chunks_exact(2).enumerate().map(plan).collect();
+            Ok((plans, vec![(server, sessions)]))
         }
     }
 }

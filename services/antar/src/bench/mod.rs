@@ -9,10 +9,14 @@ mod flow;
 mod frames;
 mod idle;
 mod ledger;
+mod link;
 mod load;
 mod marker;
+mod ordeal;
 mod pace;
 mod process;
+mod sender;
+mod site;
 mod talk;
 
 use std::net::SocketAddr;
@@ -36,20 +40,22 @@ Examples:
   antar bench rate --rate 5000 --pairs 64 --seconds 30 --json
   antar bench idle --conns 10000 --pid $(pgrep antar)
   antar bench group --group 100
+  antar bench send --server 127.0.0.1:4001,127.0.0.1:4003      two edges of a realm
   antar bench realm --server 127.0.0.1:4001 --server2 127.0.0.1:4002
   antar bench ledger --ledger oks && antar bench ledger --check oks
+  antar bench ledger --minutes 60 --nats-servers 3             two realms of its own, under every fault in turn
 
 Exit code 1 if a message that was answered OK did not come, came twice or came out of order.")]
 pub(crate) struct BenchArgs {
     /// What to measure.
     #[arg(value_enum)]
     pub(crate) scenario: Scenario,
-    /// The server.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4001", value_parser = server_address)]
-    pub(crate) server: SocketAddr,
-    /// realm: a server of the other realm.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4002", value_parser = server_address)]
-    pub server2: SocketAddr,
+    /// The server; or several edges of its realm, with commas. Then each pair talks through two of them, the pairs in turn.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4001", value_parser = server_address, value_delimiter = ',')]
+    pub(crate) server: Vec<SocketAddr>,
+    /// realm: a server of the other realm, or several.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4002", value_parser = server_address, value_delimiter = ',')]
+    pub(crate) server2: Vec<SocketAddr>,
     /// realm: the id of the other realm.
     #[arg(long, value_name = "ID", default_value = "realm2")]
     pub realm2: RealmId,
@@ -65,7 +71,7 @@ pub(crate) struct BenchArgs {
     /// Size of a message's text, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(marker::MARKER_BYTES as i64..=60_000))]
     pub(crate) size: u32,
-    /// rate: messages a second, of all pairs together.
+    /// rate, ledger --minutes: messages a second, all together.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: u32,
     /// How long to measure, in seconds. idle: how long to leave the connections alone.
@@ -101,6 +107,9 @@ pub(crate) struct BenchArgs {
     /// ledger: stop after this many messages; 0 for no limit but --seconds.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) messages: u64,
+    /// See there.
+    #[command(flatten)]
+    pub(crate) ordeal: ordeal::OrdealArgs,
     /// The server's process: its memory and its time on the CPU are reported too.
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
@@ -157,12 +166,27 @@ pub(crate) fn run(args: &BenchArgs) -> Outcome {
     match args.scenario {
         Scenario::Send | Scenario::Rate | Scenario::Group | Scenario::Realm => load::run(args),
         Scenario::Idle => idle::run(args),
-        Scenario::Ledger => match (&args.ledger, &args.check) {
-            (Some(path), _) => ledger::record(args, path),
-            (None, Some(path)) => ledger::check(args, path),
-            (None, None) => Err(Failure::new(Exit::Usage, "ledger takes --ledger FILE or --check FILE")),
+        Scenario::Ledger => match (&args.ledger, &args.check, args.ordeal.minutes) {
+            (Some(path), ..) => ledger::record(args, path),
+            (None, Some(path), _) => ledger::check(args, path),
+            (None, None, Some(minutes)) => ordeal::run(args, minutes),
+            (None, None, None) => {
+                Err(Failure::new(Exit::Usage, "ledger takes --ledger FILE, --check FILE or --minutes N"))
+            }
         },
     }
+}
+
+impl BenchArgs {
+    /// The server for what is done once.
+    fn first_server(&self) -> SocketAddr {
+        self.server[0]
+    }
+}
+
+/// Number `number` of some servers, which come round again.
+fn one_of(servers: &[SocketAddr], number: usize) -> SocketAddr {
+    servers[number % servers.len()]
 }
 
 /// A runtime on this thread only: handing work between threads costs more than it brings here.
