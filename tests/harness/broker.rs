@@ -42,4 +42,9 @@ impl Broker {
             Self::Nats => Builder::serve_on_nats(),
         }
     }
+
+    /// The same of another realm.
+    pub(crate) fn serve_as(self, realm: &str) -> Builder {
+        Builder::serve_as(realm, self == Self::Nats)
+    }
 }

@@ -59,6 +59,14 @@ impl Builder {
         Self { nats: Some(Nats::options()), ..Self::serve_with(NATS) }
     }
 
+    /// One edge of another realm, on a broker of its own.
+    pub(crate) fn serve_as(realm: &str, on_nats: bool) -> Self {
+        match on_nats {
+            true => Self { nats: Some(Nats::options()), ..Self::edge(realm, NATS) },
+            false => Self::edge(realm, "sqlite:{dir}/antar.db"),
+        }
+    }
+
     /// The same on another broker; `{dir}` is the server's directory.
     pub(crate) fn serve_with(broker: &str) -> Self {
         Self::edge("realm1", broker)

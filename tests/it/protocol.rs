@@ -12,6 +12,8 @@ mod history;
 mod messages;
 mod outage;
 mod people;
+mod replay;
+mod replay_copies;
 mod secrets;
 mod shutdown;
 mod status;

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Dead(DeadArgs),
     /// Where a message is: its way through all realms.
     Trace(TraceArgs),
+    /// What happened in a realm: show, follow, keep or copy it.
+    Replay(Box<crate::replay::ReplayArgs>),
     /// Check, print or list the configuration.
     Config(ConfigArgs),
     /// Ask a server on this machine whether it is ready.

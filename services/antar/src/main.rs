@@ -12,6 +12,7 @@ mod demo;
 mod exit;
 mod healthcheck;
 mod log;
+mod replay;
 mod say;
 mod serve;
 mod server;
@@ -43,6 +44,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Realm(args) => server_runtime()?.block_on(admin::run_realm(args, &environment))?,
         Command::Dead(args) => server_runtime()?.block_on(admin::run_dead(args, &environment))?,
         Command::Trace(args) => client_runtime()?.block_on(trace::run(args, &environment))?,
+        Command::Replay(args) => server_runtime()?.block_on(replay::run(*args, &environment))?,
         Command::Chat(args) => {
             let outcome = client_runtime()?.block_on(chat::run(args, &environment))?;
             return Ok(ExitCode::from(outcome.exit_code()));

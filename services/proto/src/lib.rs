@@ -6,6 +6,7 @@
 pub mod command;
 pub mod envelope;
 pub mod error;
+pub mod escape;
 pub mod frame;
 pub mod json;
 pub mod line;

@@ -3,12 +3,35 @@
 //! Whoever may publish there is an operator: on NATS the realm's own account, on SQLite whoever may open the file's
 //! control socket (mode 0600).
 
+use std::collections::BTreeMap;
+
 use antar_broker::Subject;
 use antar_proto::RealmId;
 use serde::{Deserialize, Serialize};
 
 /// Most accounts in one [`AdminRequest::UserImport`]; a larger file goes in several.
 pub const IMPORT_ACCOUNTS_MAX: usize = 100;
+
+/// Most entries of one [`AdminRequest::Replay`], and bytes of them, unless one alone has more: a request has to fit into a
+/// message of NATS.
+pub const REPLAY_ENTRIES_MAX: usize = 256;
+/// See [`REPLAY_ENTRIES_MAX`].
+pub const REPLAY_BYTES_MAX: usize = 384 * 1024;
+
+/// An entry of another realm's mailbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplayedEntry {
+    /// Its sequence there.
+    pub seq: u64,
+    /// The id of its copy: always the same for the same entry.
+    pub id: String,
+    /// Whose mailbox it is in.
+    pub user: String,
+    /// In which box.
+    pub mailbox: String,
+    /// Its body.
+    pub envelope: serde_json::Value,
+}
 
 /// The subject of a realm's operators.
 pub fn subject(realm: &RealmId) -> Subject {
@@ -118,6 +141,13 @@ pub enum AdminRequest {
         letter: u64,
         /// Who wants it, as the event says.
         by: String,
+    },
+    /// Copies mail of another realm into the mailboxes of users of the same names.
+    Replay {
+        /// The other realm.
+        from: String,
+        /// At most [`REPLAY_ENTRIES_MAX`].
+        entries: Vec<ReplayedEntry>,
     },
 }
 
@@ -333,6 +363,17 @@ pub enum AdminReply {
     Dropped {
         /// It had been done before.
         already: bool,
+    },
+    /// To `Replay`.
+    Replayed {
+        /// Entries appended.
+        appended: u64,
+        /// Entries that were there before.
+        known: u64,
+        /// Entries of users that the realm does not have.
+        unknown: BTreeMap<String, u64>,
+        /// Entries for boxes that are full.
+        full: BTreeMap<String, u64>,
     },
     /// It was refused; nothing was changed.
     Refused {

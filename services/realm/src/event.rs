@@ -19,4 +19,5 @@ pub(crate) enum RealmEvent {
     Paused { paused: bool },
     DeadRedriven { letter: u64, code: String, origin: RealmId, ids: Vec<String>, by: String },
     DeadDropped { letter: u64, code: String, by: String },
+    Replayed { realm: RealmId, entries: u64 },
 }

@@ -139,7 +139,7 @@ impl Feed {
         });
         step.marks[at].upto = entry.seq;
         if let Some(mail) = Mail::of(entry) {
-            step.marks[at].remote.extend(self.shared.remote_read(&self.user, &mail));
+            step.marks[at].remote.extend(self.shared.remote_read(&self.user, entry, &mail));
             let message = self.shared.message_to(&self.user, &mail);
             step.events.push(Event::Message { mailbox: mailbox.to_owned(), message });
         }

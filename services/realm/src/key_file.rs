@@ -127,6 +127,15 @@ pub(crate) async fn settle(
     }
 }
 
+/// The realm's public key, as its settings have it.
+pub(crate) async fn public_key_of(broker: &SharedBroker, places: &Places) -> Result<Option<String>, KvError> {
+    let Some(entry) = broker.kv_get(&places.bucket("settings"), KEY).await? else { return Ok(None) };
+    let record: Result<KeyRecord, _> = serde_json::from_slice(&entry.value);
+    record
+        .map(|record| Some(record.public.to_string()))
+        .map_err(|error| KvError::Refused(format!("the realm's key is not readable: {error}")))
+}
+
 async fn kept(broker: &SharedBroker, places: &Places) -> Result<Option<KeyRecord>, KeyError> {
     Ok(kept_at(broker, places).await?.map(|(record, _)| record))
 }

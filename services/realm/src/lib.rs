@@ -35,6 +35,7 @@ mod recall;
 mod receipt;
 mod redrive;
 mod reign;
+mod replayed;
 mod room;
 mod send;
 mod session;
@@ -42,6 +43,7 @@ mod shared;
 mod sign;
 mod tasks;
 pub mod trace;
+pub mod traffic;
 mod turn;
 
 pub use account::AccountError;

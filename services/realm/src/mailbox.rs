@@ -12,6 +12,7 @@ use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 use crate::cursor::{ReadMark, RemoteRead};
 use crate::mail::{Mail, is_group, receivers};
 use crate::places::{BOX_SENT, BOX_STATUS, box_of};
+use crate::replayed::is_replayed;
 use crate::shared::Shared;
 
 /// Most messages, and bytes of them, in one reply to `inbox` (`protocol.md`).
@@ -98,7 +99,7 @@ impl Shared {
                 ReadMark { user: user.clone(), mailbox: mailbox.into(), upto: last.seq, remote: Vec::new() };
             for entry in &page.entries {
                 let Some(mail) = Mail::of(entry) else { continue };
-                mark.remote.extend(self.remote_read(user, &mail));
+                mark.remote.extend(self.remote_read(user, entry, &mail));
                 unread.messages.push(UnreadMessage {
                     sender: mail.sender_user().to_owned(),
                     message: self.message_to(user, &mail),
@@ -137,13 +138,15 @@ impl Shared {
     }
 
     /// For a message of another realm: that it was read, to be told there.
-    pub(crate) fn remote_read(&self, reader: &UserName, mail: &Mail<'_>) -> Option<RemoteRead> {
+    pub(crate) fn remote_read(
+        &self,
+        reader: &UserName,
+        entry: &Entry,
+        mail: &Mail<'_>,
+    ) -> Option<RemoteRead> {
         let from: Address = mail.from.parse().ok()?;
-        (mail.kind == "message" && from.realm != *self.places.realm()).then(|| RemoteRead {
-            origin: from.realm,
-            sender: from.user,
-            reader: reader.clone(),
-            id: mail.id,
+        (mail.kind == "message" && !is_replayed(entry) && from.realm != *self.places.realm()).then(|| {
+            RemoteRead { origin: from.realm, sender: from.user, reader: reader.clone(), id: mail.id }
         })
     }
 

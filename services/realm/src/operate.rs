@@ -113,6 +113,7 @@ impl Shared {
             AdminRequest::DeadShow { letter, offset } => return self.show_letter(letter, offset).await,
             AdminRequest::DeadRedrive { letter, by } => return self.redrive(letter, &by).await,
             AdminRequest::DeadDrop { letter, by } => return self.drop_letter(letter, &by).await,
+            AdminRequest::Replay { from, entries } => return self.replay(&from, entries).await,
             AdminRequest::Show => {
                 return Ok(AdminReply::Realm {
                     id: self.places.realm().to_string(),

@@ -179,6 +179,13 @@ impl Places {
         ]
     }
 
+    /// The subjects of one kind, with each of these endings.
+    pub(crate) fn of_kind(&self, kind: &str, endings: &[&str]) -> Vec<Filter> {
+        let filter =
+            |ending: &&str| Filter::new(format!("realm.{}.{kind}{ending}", self.realm)).expect(PLAIN);
+        endings.iter().map(filter).collect()
+    }
+
     /// All buckets.
     pub(crate) fn buckets(&self) -> [Bucket; 8] {
         ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES, DEAD]
@@ -193,6 +200,11 @@ impl Places {
     pub(crate) fn lane_queue(&self, peer: &RealmId) -> QueueName {
         QueueName::new(&format!("{}TO{peer}", self.realm)).expect(PLAIN)
     }
+}
+
+/// Whether a part of a subject marks who delivers, or works a lane.
+pub(crate) fn is_fence(token: &str) -> bool {
+    [DELIVERY, LANE, REDRIVE].into_iter().any(|mark| token.starts_with(mark))
 }
 
 /// The realms whose streams are there, in alphabetical order.

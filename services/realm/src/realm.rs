@@ -386,7 +386,10 @@ async fn provision(
         Provision::Missing => None,
         Provision::IfNew if is_new || is_whole => None,
         Provision::Never if names.is_empty() => None,
-        Provision::Never if is_new || is_whole => Some("make the realm with `antar realm init`"),
+        Provision::Never if is_new => Some("make the realm with `antar realm init`"),
+        Provision::Never if is_whole => {
+            Some("this version keeps more than the one that made the realm: `antar realm init` makes it")
+        }
         _ => Some(
             "the rest of the realm is there, so they were lost: restore them, or have them made anew and empty by \
              `antar realm init --add-missing`",

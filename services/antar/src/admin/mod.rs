@@ -19,7 +19,7 @@ pub(crate) use password::read as read_password;
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
 use crate::config::{BrokerConfig, Config, Environment, Flag, Sources};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
-use operator::Target;
+pub(crate) use operator::{Operator, Target};
 
 /// Runs `antar user …`.
 pub(crate) async fn run_user(args: UserArgs, environment: &Environment) -> Outcome {
@@ -40,15 +40,16 @@ pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Out
 pub(crate) fn broker_of(args: &OperatorArgs, environment: &Environment) -> Outcome<BrokerConfig> {
     // A configuration needs a realm; which, does not matter here.
     let any = Flag("realm.id", "this command", "any".to_owned());
-    target_with(args, None, environment, vec![any]).map(|target| target.broker)
+    target_or(args, None, environment, vec![any]).map(|target| target.broker)
 }
 
 /// Which realm on which broker is meant.
-fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -> Outcome<Target> {
-    target_with(args, realm, environment, Vec::new())
+pub(crate) fn target(args: &OperatorArgs, realm: Option<&str>, environment: &Environment) -> Outcome<Target> {
+    target_or(args, realm, environment, Vec::new())
 }
 
-fn target_with(
+/// The same for a command that can do without a realm's id: then it is the one in `presets`.
+pub(crate) fn target_or(
     args: &OperatorArgs,
     realm: Option<&str>,
     environment: &Environment,
@@ -59,7 +60,7 @@ fn target_with(
     flags.extend(args.broker.as_ref().map(|url| Flag("broker.url", "--broker", url.clone())));
     let in_data = |dir: &std::path::Path| format!("sqlite:{}", dir.join(DEMO_FILE).display());
     flags.extend(args.data.as_ref().map(|dir| Flag("broker.url", "--data", in_data(dir))));
-    let sources = Sources { presets, file: args.config.as_deref(), environment: Some(environment), flags };
+    let sources = Sources { file: args.config.as_deref(), environment: Some(environment), flags, presets };
     let mut config = Config::load(sources).or_exit(Exit::Usage)?;
     if config.broker.is_default {
         let demo = std::path::Path::new(DEMO_DIRECTORY);
@@ -86,7 +87,7 @@ fn target_with(
 }
 
 /// The error for a reply that is none of those that the request can have.
-fn unexpected(reply: &AdminReply) -> Failure {
+pub(crate) fn unexpected(reply: &AdminReply) -> Failure {
     match reply {
         AdminReply::Refused { code, message } => Failure::new(Exit::Rejected, format!("{message} ({code})")),
         AdminReply::Unavailable { message } => Failure::new(Exit::Unreachable, message),

@@ -101,7 +101,7 @@ impl Interactive {
     async fn line(&mut self, line: &str) -> bool {
         let mut understood = understand(line, &self.face.session.context);
         if let Err(InputError::NeedsPassword { user }) = &understood {
-            self.terminal.ask_password(format!("password of {}: ", crate::chat::escape::escape(user)));
+            self.terminal.ask_password(format!("password of {}: ", antar_proto::escape::escape(user)));
             let Typed::Line(password) = self.terminal.typed().await else { return true };
             // Only for this line: another user has another password.
             self.face.session.context.password = Some(password);

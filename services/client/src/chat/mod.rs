@@ -5,7 +5,6 @@
 
 mod backoff;
 mod complete;
-mod escape;
 mod exchange;
 mod face;
 mod help;
@@ -175,7 +174,7 @@ pub async fn run(options: ChatOptions) -> ChatOutcome {
         false => Source::Given(options.commands.clone().into_iter()),
     };
     let ask = |user: &str| {
-        let prompt = format!("password of {}: ", escape::escape(user));
+        let prompt = format!("password of {}: ", antar_proto::escape::escape(user));
         person.then(|| tokio::task::block_in_place(|| rpassword::prompt_password(prompt).ok())).flatten()
     };
     let output = Output { out: &mut std::io::stdout(), err: &mut std::io::stderr() };

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::calls::{Inbox, Messages, Sent};
-use crate::chat::escape::escape;
 use crate::chat::help;
 use crate::chat::input::Prepared;
 use crate::chat::style::Style;
 use crate::error::Refusal;
 use crate::reply::Reply;
+use antar_proto::escape::escape;
 
 /// Shows a reply: one or more lines, without the last line's end.
 ///

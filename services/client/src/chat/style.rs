@@ -7,7 +7,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::chat::escape::escape;
+use antar_proto::escape::escape;
 
 /// How to show things on this output.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Text from others, made harmless for a terminal.
 //!
-//! Owns: which characters are shown as escapes. Must not know where the text comes from: everything that a server sent
+//! Owns: which characters are shown as escapes. Must not know where the text comes from: everything that others wrote
 //! goes through here before it is shown.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// Control characters would let a message move the cursor, set the title or type into the terminal. Bidirectional
 /// overrides (U+202A–202E, U+2066–2069) and marks let it look like another text (Unicode Technical Report 36); line and
 /// paragraph separators let it look like a second message. Joiners stay: scripts and emoji need them.
-pub(crate) fn escape(text: &str) -> Cow<'_, str> {
+pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
     }
@@ -25,7 +25,8 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-fn is_unsafe(c: char) -> bool {
+/// Whether a terminal would obey a character, or be misled by it.
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{feff}'
