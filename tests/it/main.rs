@@ -39,6 +39,8 @@ mod disk_full;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod early_letters;
+#[cfg(test)]
 mod edges;
 #[cfg(test)]
 mod framing;

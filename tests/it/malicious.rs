@@ -70,9 +70,11 @@ impl Town {
             }
             let seq = letter.header("Nats-Sequence").and_then(|seq| seq.parse::<u64>().ok());
             from = seq.expect("a stored message has a sequence") + 1;
-            let letter: Value = serde_json::from_slice(&letter.payload).expect("a dead letter is JSON");
-            assert!(!text(&letter, "reason").is_empty(), "{letter}");
-            codes.push(text(&letter, "code").to_owned());
+            assert!(
+                letter.header("Antar-Dead-Reason").is_some_and(|reason| !reason.is_empty()),
+                "{letter:?}"
+            );
+            codes.push(letter.header("Antar-Dead-Code").expect("a dead letter says why").to_owned());
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::harness::Broker;
 
 mod accounts;
+mod dead;
 mod documents;
 mod errors;
 mod federation;
@@ -16,6 +17,7 @@ mod replay_copies;
 mod secrets;
 mod shutdown;
 mod status;
+mod trace;
 pub(crate) mod walks;
 mod watch;
 

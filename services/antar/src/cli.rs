@@ -7,9 +7,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::{BackupArgs, NatsConfigArgs, RestoreArgs};
+use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
+use crate::healthcheck::HealthcheckArgs;
+use crate::trace::TraceArgs;
 
 /// Federated chat on a message broker.
 #[derive(Debug, Parser)]
@@ -44,6 +46,10 @@ pub(crate) enum Command {
     User(UserArgs),
     /// The state of a realm, and its traffic with others.
     Realm(RealmArgs),
+    /// What came from other realms and could not be delivered.
+    Dead(DeadArgs),
+    /// Where a message is: its way through all realms.
+    Trace(TraceArgs),
     /// What happened in a realm: show, follow, keep or copy it.
     Replay(Box<crate::replay::ReplayArgs>),
     /// Check, print or list the configuration.
@@ -373,19 +379,6 @@ pub(crate) enum RealmCommand {
     Restore(RestoreArgs),
     /// Write the accounts of a NATS server: one for each realm, joined by services only. Needs no broker.
     NatsConfig(NatsConfigArgs),
-}
-
-/// `antar healthcheck`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Asks http://ADDR/readyz. Exit code 0: ready; 1: it is not; 3: nobody answers.")]
-pub(crate) struct HealthcheckArgs {
-    /// Where; without it, listen.http of the configuration.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) http: Option<String>,
-    /// Configuration file (TOML), the same as that of `antar serve`.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) config: Option<PathBuf>,
 }
 
 /// `antar config`.

@@ -4,12 +4,27 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::cli::HealthcheckArgs;
+use clap::{Args, ValueHint};
+
 use crate::config::{Config, Environment, Sources};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::say;
+
+/// `antar healthcheck`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Asks http://ADDR/readyz. Exit code 0: ready; 1: it is not; 3: nobody answers.")]
+pub(crate) struct HealthcheckArgs {
+    /// Where; without it, listen.http of the configuration.
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Configuration file (TOML), the same as that of `antar serve`.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+}
 
 /// From the connect to the last byte: below what engines allow a health check (`HEALTHCHECK --timeout`).
 const ANSWER_MAX: Duration = Duration::from_secs(4);

@@ -43,3 +43,23 @@ pub(crate) fn table(rows: &[Vec<String>]) -> Outcome {
     }
     Ok(())
 }
+
+/// A text that can do nothing to a terminal, whoever has written it.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_controls_a_terminal_is_shown_and_not_done() {
+        assert_eq!(super::harmless("halo\u{1b}[2J\r\u{9b}31m é"), "halo\\u{1b}[2J\\r\\u{9b}31m é");
+    }
+}

@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use crate::nats::OwnedNatsBroker;
 use crate::{
-    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError, Page,
-    PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError, Requests,
-    Revision, Seq, StreamSpec, Subject, Tail,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
+    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
+    Requests, Revision, Seq, StreamSpec, Subject, Tail,
 };
 
 /// What everything that would change something is answered.

@@ -118,6 +118,30 @@ pub enum AdminRequest {
         /// `false` lets it in again.
         blocked: bool,
     },
+    /// Lists dead letters, a page at a time.
+    DeadList(LettersWanted),
+    /// One dead letter, with a part of its body.
+    DeadShow {
+        /// Its sequence.
+        letter: u64,
+        /// Where in the body the part begins.
+        #[serde(default)]
+        offset: usize,
+    },
+    /// Delivers a dead letter after all. To repeat it is safe.
+    DeadRedrive {
+        /// Its sequence.
+        letter: u64,
+        /// Who wants it, as the event says.
+        by: String,
+    },
+    /// Gives a dead letter up: it is kept as long as others, but not listed.
+    DeadDrop {
+        /// Its sequence.
+        letter: u64,
+        /// Who wants it, as the event says.
+        by: String,
+    },
     /// Copies mail of another realm into the mailboxes of users of the same names.
     Replay {
         /// The other realm.
@@ -125,6 +149,92 @@ pub enum AdminRequest {
         /// At most [`REPLAY_ENTRIES_MAX`].
         entries: Vec<ReplayedEntry>,
     },
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LettersWanted {
+    /// Begin after this one in the order asked for.
+    #[serde(default)]
+    pub after: Option<u64>,
+    /// The oldest first; else the newest.
+    #[serde(default)]
+    pub oldest_first: bool,
+    /// So many at the most; the realm may give fewer, and says that there are more.
+    pub limit: usize,
+    /// Only those with this code.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// Only those that come from this realm, or say so.
+    #[serde(default)]
+    pub origin: Option<String>,
+    /// Those too that were redriven or dropped.
+    #[serde(default)]
+    pub all_states: bool,
+}
+
+/// What became of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LetterState {
+    /// Nothing yet.
+    Open,
+    /// Somebody has begun to redrive it; it can be redriven again.
+    Redriving,
+    /// It was delivered after all.
+    Redriven,
+    /// It was given up.
+    Dropped,
+}
+
+impl LetterState {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Redriving => "redriving",
+            Self::Redriven => "redriven",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// One dead letter, as `dead list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterInfo {
+    /// Its sequence in the log.
+    pub letter: u64,
+    /// When it was put aside: RFC 3339, UTC.
+    pub time: String,
+    /// Why, for programs.
+    pub code: String,
+    /// Why, for people.
+    pub reason: String,
+    /// The realm that it comes from, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Whether that is proven.
+    pub proven: bool,
+    /// The sequence in the inbox.
+    pub inbox_seq: u64,
+    /// Which envelopes of the body are meant, from 0; all of them if this is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Vec<usize>>,
+    /// The ids of these, as far as they can be read; the first few.
+    pub ids: Vec<String>,
+    /// Bytes of the body.
+    pub bytes: usize,
+    /// What is missing for it to be redriven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
+    /// What became of it.
+    pub state: LetterState,
+    /// Who has redriven or dropped it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// One account, as `user list` shows it.
@@ -223,6 +333,36 @@ pub enum AdminReply {
     Trusted {
         /// The key that is believed now.
         key: String,
+    },
+    /// To `DeadList`.
+    Letters {
+        /// A page of them.
+        letters: Vec<LetterInfo>,
+        /// Where to go on; nothing if there are no more.
+        next: Option<u64>,
+    },
+    /// To `DeadShow`.
+    Letter {
+        /// What is known of it.
+        info: Box<LetterInfo>,
+        /// The headers that it came with.
+        headers: Vec<(String, String)>,
+        /// A part of the body, as base64.
+        part: String,
+        /// There is more of it.
+        more: bool,
+    },
+    /// To `DeadRedrive`.
+    Redriven {
+        /// The messages, and the receipts, that were delivered.
+        ids: Vec<String>,
+        /// It had been done before.
+        already: bool,
+    },
+    /// To `DeadDrop`.
+    Dropped {
+        /// It had been done before.
+        already: bool,
     },
     /// To `Replay`.
     Replayed {

@@ -66,7 +66,7 @@ impl Delivery {
         let lines = match Line::all(entry) {
             Ok(lines) => lines,
             Err(error) => {
-                self.bury(reign, &Line::whole(entry), &error.into(), None, batch).await?;
+                self.bury(&Line::whole(entry), &error.into(), None, batch);
                 return Ok(true);
             }
         };
@@ -76,7 +76,7 @@ impl Delivery {
                     return Ok(false);
                 }
                 let place = batch.kept.get(origin).map(|kept| kept.place);
-                self.bury(reign, &line, &dead, place, batch).await?;
+                self.bury(&line, &dead, place, batch);
             }
         }
         Ok(true)

@@ -9,10 +9,10 @@ pub(crate) fn now_rfc3339() -> String {
     rfc3339(Timestamp::now())
 }
 
-/// A time of the broker's as RFC 3339, UTC.
+/// A time of the broker's as RFC 3339, UTC. Always with six digits, so that times can be compared as text.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
     let micros = i64::try_from(time.0).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX).to_string()
+    format!("{:.6}", jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX))
 }
 
 /// The pause after so many failures in a row: `shortest`, twice that the next time, and so on up to `longest`.

@@ -1,19 +1,16 @@
-//! Dead letters: envelopes that cannot be delivered, and why. They are kept on `realm.<id>.dead`.
+//! Envelopes that cannot be delivered, and why. They are put aside on `realm.<id>.dead`; `letter` has the format.
 
 use antar_broker::{Append, EntryId};
 use antar_proto::envelope::{Content, Envelope, EnvelopeError, LanePlace, Outcome, unbundle};
 use antar_proto::reply::State;
 use antar_proto::{Address, MessageId, RealmId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::arrival::Line;
-use crate::clock::now_rfc3339;
 use crate::delivery::{Batch, Delivery, DeliveryError};
+use crate::letter::Buried;
 use crate::recall::Place;
 use crate::reign::Reign;
-
-/// How much of an envelope's bytes its dead letter keeps. Escaped as JSON it still fits into one entry.
-const LETTER_BODY_BYTES_MAX: usize = 100 * 1024;
 
 /// Why an envelope is not delivered but put aside.
 #[derive(Debug, thiserror::Error)]
@@ -50,17 +47,6 @@ pub(crate) enum Dead {
     IdReused,
     #[error("the log does not take it: {0}")]
     Refused(String),
-}
-
-/// An entry's record in `realm.<id>.dead`.
-#[derive(Debug, Serialize)]
-struct DeadLetter<'a> {
-    reason: String,
-    code: &'static str,
-    inbox_seq: u64,
-    time: String,
-    /// The bytes as text; what is not UTF-8 is replaced, what is beyond the limit left out.
-    body: std::borrow::Cow<'a, str>,
 }
 
 impl Dead {
@@ -111,17 +97,18 @@ impl Dead {
         }
     }
 
-    /// What is kept of the envelope.
-    fn letter(&self, line: &Line) -> Vec<u8> {
-        let kept = &line.body[..line.body.len().min(LETTER_BODY_BYTES_MAX)];
-        let letter = DeadLetter {
-            reason: self.to_string(),
-            code: self.code(),
-            inbox_seq: line.inbox_seq().0,
-            time: now_rfc3339(),
-            body: String::from_utf8_lossy(kept),
-        };
-        serde_json::to_vec(&letter).expect("a dead letter has nothing in it that can fail")
+    /// Whether it was found before a signature proved anything. (An envelope that cannot be read is in between: nothing
+    /// is known of one that does not even say where it comes from.)
+    pub(crate) fn is_unproven(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownOrigin(_)
+                | Self::WrongOrigin { .. }
+                | Self::Unsigned
+                | Self::BadSignature(_)
+                | Self::UnknownKey(_)
+                | Self::KeyChanged(_)
+        )
     }
 }
 
@@ -162,27 +149,14 @@ impl From<&Envelope> for Claim {
 }
 
 impl Delivery {
-    /// Puts an envelope aside that cannot be delivered, and answers its realm if that can be told.
-    pub(crate) async fn bury(
-        &self,
-        reign: &Reign,
-        line: &Line,
-        dead: &Dead,
-        place: Option<Place>,
-        batch: &mut Batch,
-    ) -> Result<(), DeliveryError> {
+    /// Notes an envelope that cannot be delivered, to be put aside, and the answer to its realm if that can be told.
+    pub(crate) fn bury(&self, line: &Line, dead: &Dead, place: Option<Place>, batch: &mut Batch) {
         tracing::error!(inbox = %self.source.inbox, seq = line.inbox_seq().0, reason = ?dead.to_string(), "an envelope is put aside");
-        let number = line.number.map_or_else(String::new, |number| format!("/{number}"));
-        let id = EntryId::new(format!("dead/{}{number}", line.inbox_seq())).expect("numbers are printable");
-        let mut append = Append::new(self.shared.places.dead(), id, dead.letter(line));
-        append.expect_last = Some(reign.fence.clone());
-        batch.plain.push(self.shared.broker.append(append).await?);
+        batch.bury(Buried::new(line, dead));
         if !dead.is_answered() {
-            return Ok(());
+            return;
         }
-        let Some(Claim { origin, id, lane, from: Some(from), .. }) = Claim::of(&line.body) else {
-            return Ok(());
-        };
+        let Some(Claim { origin, id, lane, from: Some(from), .. }) = Claim::of(&line.body) else { return };
         if self.shared.peers.is_known(&origin) && from.realm == origin {
             let reason = Some(dead.code().into());
             let outcome = Outcome {
@@ -198,6 +172,27 @@ impl Delivery {
             let place = place.filter(|place| claimed == Some(*place));
             batch.tell(&origin, place, line.inbox_seq(), outcome);
         }
+    }
+
+    /// Queues the letters of a batch, for whoever waits for the rest of it.
+    pub(crate) async fn send_letters(&self, reign: &Reign, batch: &mut Batch) -> Result<(), DeliveryError> {
+        for buried in std::mem::take(&mut batch.dead) {
+            let (headers, body) = buried.letter();
+            let id = EntryId::new(buried.key()).expect("numbers and a code are printable and short");
+            let mut append = Append { headers, ..Append::new(self.shared.places.dead(), id, body) };
+            append.expect_last = Some(reign.fence.clone());
+            batch.plain.push(self.shared.broker.append(append).await?);
+        }
         Ok(())
+    }
+}
+
+impl Batch {
+    fn bury(&mut self, buried: Buried) {
+        // What is buried of one entry comes together.
+        let same = self.dead.iter_mut().rev().take_while(|other| other.entry.seq == buried.entry.seq);
+        if !same.into_iter().any(|other| other.join(&buried)) {
+            self.dead.push(buried);
+        }
     }
 }

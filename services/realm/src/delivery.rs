@@ -25,6 +25,8 @@ use crate::SPANS;
 use crate::arrival::{Arrival, Line};
 use crate::clock::backoff;
 use crate::dead::Dead;
+use crate::hop::log_hop;
+use crate::letter::Buried;
 use crate::places::Source;
 use crate::recall::{Place, headers};
 use crate::receipt::Told;
@@ -109,6 +111,7 @@ pub(crate) struct Batch {
     /// What goes into mailboxes, of each realm in its order; see [`antar_broker::Broker::append_run`].
     pub(crate) mail: HashMap<RealmId, Vec<(Append, Mail)>>,
     pub(crate) plain: Vec<PendingAppend>,
+    pub(crate) dead: Vec<Buried>,
     lookups: usize,
     /// See [`Reign::settled`].
     settled: HashMap<RealmId, Seq>,
@@ -227,14 +230,15 @@ impl Delivery {
             match proof {
                 Ok(claim) if !self.lines(reign, entry, &claim.origin, &mut batch).await? => break,
                 Ok(_) => {}
-                Err(dead) => self.bury(reign, &Line::whole(entry), &dead, None, &mut batch).await?,
+                Err(dead) => self.bury(&Line::whole(entry), &dead, None, &mut batch),
             }
             upto = Some(entry.seq);
         }
         // What is before the first one that has to wait need not: else two workers could wait for each other.
         let upto = upto.ok_or(DeliveryError::Moved)?;
-        self.store_mail(reign, &mut batch).await?;
+        self.store_mail(&mut batch).await?;
         self.send_receipts(reign, &mut batch).await?;
+        self.send_letters(reign, &mut batch).await?;
         for pending in batch.plain {
             self.shared.finish_news(pending.await).await?;
         }
@@ -274,6 +278,7 @@ impl Delivery {
             Ok(None) => return Ok(Ok(())),
             Err(dead) => return Ok(Err(dead)),
         };
+        log_hop(self.shared.places.realm(), "received", line.inbox_seq(), &line.body);
         let print = reign.print(&envelope);
         let arrival = Arrival { origin: envelope.origin, place, line };
         match envelope.content {
@@ -381,7 +386,7 @@ impl Delivery {
     }
 
     /// Puts what there is into mailboxes, of each realm in its order, and notes the receipts.
-    async fn store_mail(&self, reign: &mut Reign, batch: &mut Batch) -> Result<(), DeliveryError> {
+    async fn store_mail(&self, batch: &mut Batch) -> Result<(), DeliveryError> {
         for (origin, mail) in std::mem::take(&mut batch.mail) {
             let (appends, mail): (Vec<Append>, Vec<Mail>) = mail.into_iter().unzip();
             let answers = self.shared.broker.append_run(appends).await;
@@ -389,7 +394,7 @@ impl Delivery {
                 match mail {
                     Mail::News => self.shared.finish_news(answer).await?,
                     Mail::Message(delivered) => {
-                        self.finish_message(reign, &origin, answer, *delivered, batch).await?;
+                        self.finish_message(&origin, answer, *delivered, batch).await?;
                     }
                 }
             }
@@ -400,7 +405,6 @@ impl Delivery {
     /// Notes the receipts of a message that was stored, or was refused.
     async fn finish_message(
         &self,
-        reign: &mut Reign,
         origin: &RealmId,
         answer: Result<Appended, AppendError>,
         delivered: Delivered,
@@ -413,7 +417,8 @@ impl Delivery {
                 Appended { seq: Seq::ZERO, duplicate: false, full: subjects.clone() }
             }
             Err(AppendError::Refused(why)) => {
-                return self.bury(reign, &line, &Dead::Refused(why), Some(place), batch).await;
+                self.bury(&line, &Dead::Refused(why), Some(place), batch);
+                return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
@@ -429,8 +434,10 @@ impl Delivery {
         let is_full = |user: &UserName| appended.full.contains(&self.shared.places.mail_realm(user, origin));
         let full: Vec<UserName> = outcome.users.extract_if(.., |user| is_full(user)).collect();
         if appended.duplicate && !self.is_same(&subjects[0], appended.seq, &line).await {
-            return self.bury(reign, &line, &Dead::IdReused, Some(place), batch).await;
+            self.bury(&line, &Dead::IdReused, Some(place), batch);
+            return Ok(());
         }
+        log_hop(self.shared.places.realm(), "delivered", appended.seq, &line.body);
         let inbox = line.inbox_seq();
         if !full.is_empty() {
             let reason = Some(ErrorCode::MailboxFull.as_str().into());

@@ -17,5 +17,7 @@ pub(crate) enum RealmEvent {
     RealmTrusted { realm: RealmId, key: String },
     RealmBlocked { realm: RealmId, blocked: bool },
     Paused { paused: bool },
+    DeadRedriven { letter: u64, code: String, origin: RealmId, ids: Vec<String>, by: String },
+    DeadDropped { letter: u64, code: String, by: String },
     Replayed { realm: RealmId, entries: u64 },
 }

@@ -23,6 +23,7 @@ use crate::SPANS;
 use crate::card::{Refused, ask};
 use crate::clock::{backoff, now_rfc3339};
 use crate::hex::hex;
+use crate::hop::log_hop;
 use crate::key::PublicKey;
 use crate::peer::Peer;
 use crate::places::Places;
@@ -235,6 +236,9 @@ impl Lane {
         for pending in waiting {
             let ack = tokio::time::timeout(ACK_TIMEOUT, pending).await.map_err(|_| LaneError::Timeout)?;
             ack.map_err(LaneError::Publish)?;
+        }
+        for entry in &lease.entries {
+            log_hop(self.shared.places.realm(), "carried", entry.seq, &entry.body);
         }
         stored.tell(&self.shared, &self.peer.realm, lease).await?;
         self.sent = Some(prev);

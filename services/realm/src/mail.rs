@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::clock::now_rfc3339;
+use crate::hop::traceparent;
 
 /// The parts of a stored envelope that a reader needs, borrowed from the entry.
 #[derive(Debug, Deserialize)]
@@ -131,7 +132,8 @@ pub(crate) fn envelope(id: MessageId, origin: &RealmId, dest: &RealmId, content:
         origin: origin.clone(),
         dest: dest.clone(),
         sent_at: now_rfc3339(),
-        traceparent: None,
+        // One that stays in its realm is found by its id.
+        traceparent: (origin != dest).then(|| traceparent(id)),
         lane: None,
         content,
     }

@@ -382,7 +382,10 @@ impl Shared {
         {
             let Some(event) = status_event(&entry) else { continue };
             for (user, (state, reason)) in &mut states {
-                if (event.users.is_empty() || event.users.contains(user)) && event.state > *state {
+                // What was put aside, and its sender told so, may have been delivered after all.
+                let is_later = event.state > *state
+                    || (*state == State::Failed && matches!(event.state, State::Delivered | State::Read));
+                if (event.users.is_empty() || event.users.contains(user)) && is_later {
                     (*state, *reason) = (event.state, event.reason.clone());
                 }
             }
@@ -477,7 +480,7 @@ pub(crate) fn status_event(entry: &Entry) -> Option<StatusEvent> {
 }
 
 /// When a version 7 id was made.
-fn time_of(id: MessageId) -> Option<Timestamp> {
+pub(crate) fn time_of(id: MessageId) -> Option<Timestamp> {
     let (secs, nanos) = id.0.get_timestamp().filter(|_| id.0.get_version_num() == 7)?.to_unix();
     Some(Timestamp(secs.saturating_mul(1_000_000).saturating_add(u64::from(nanos) / 1_000)))
 }

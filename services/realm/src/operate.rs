@@ -109,6 +109,10 @@ impl Shared {
             AdminRequest::Ping => {}
             AdminRequest::RealmTrust { realm, key } => return self.trust(&realm, key.as_deref()).await,
             AdminRequest::RealmBlock { realm, blocked } => self.block(&realm, blocked).await?,
+            AdminRequest::DeadList(wanted) => return self.letters(wanted).await,
+            AdminRequest::DeadShow { letter, offset } => return self.show_letter(letter, offset).await,
+            AdminRequest::DeadRedrive { letter, by } => return self.redrive(letter, &by).await,
+            AdminRequest::DeadDrop { letter, by } => return self.drop_letter(letter, &by).await,
             AdminRequest::Replay { from, entries } => return self.replay(&from, entries).await,
             AdminRequest::Show => {
                 return Ok(AdminReply::Realm {

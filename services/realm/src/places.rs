@@ -11,8 +11,11 @@ pub(crate) const BOX_STATUS: &str = "_status";
 /// Where delivery marks that it, or a lane, was taken over. No user's name and no realm's id begins with `_`.
 const DELIVERY: &str = "_delivery";
 const LANE: &str = "_lane";
+const REDRIVE: &str = "_redrive";
 /// The bucket of how far each peer's lane was delivered.
 pub(crate) const LANES: &str = "lanes";
+/// The bucket of what became of dead letters.
+pub(crate) const DEAD: &str = "dead";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
 pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
@@ -71,6 +74,17 @@ impl Places {
     /// All boxes of a user.
     pub(crate) fn mail_all(&self, user: &UserName) -> Filter {
         Filter::new(format!("realm.{}.mail.{user}.*", self.realm)).expect(PLAIN)
+    }
+
+    /// Everything of all users.
+    pub(crate) fn mail_of_all(&self) -> Filter {
+        Filter::new(format!("realm.{}.mail.*.*", self.realm)).expect(PLAIN)
+    }
+
+    /// Where messages from and to other realms stand on their way.
+    pub(crate) fn between_realms(&self) -> [Filter; 4] {
+        ["inbox", "inbox.*", "outbox.*", "dead"]
+            .map(|rest| Filter::new(format!("realm.{}.{rest}", self.realm)).expect(PLAIN))
     }
 
     /// Everything that was exchanged with another realm, of all users.
@@ -133,6 +147,11 @@ impl Places {
         Subject::new(format!("realm.{realm}.info")).expect(PLAIN)
     }
 
+    /// Where whoever redrives a dead letter begins with an entry of its own.
+    pub(crate) fn redrive_fence(&self) -> Subject {
+        self.subject(format_args!("mail.{REDRIVE}.{REDRIVE}"))
+    }
+
     pub(crate) fn dead(&self) -> Subject {
         self.subject(format_args!("dead"))
     }
@@ -168,8 +187,8 @@ impl Places {
     }
 
     /// All buckets.
-    pub(crate) fn buckets(&self) -> [Bucket; 7] {
-        ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES]
+    pub(crate) fn buckets(&self) -> [Bucket; 8] {
+        ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES, DEAD]
             .map(|name| self.bucket(name))
     }
 
@@ -185,7 +204,7 @@ impl Places {
 
 /// Whether a part of a subject marks who delivers, or works a lane.
 pub(crate) fn is_fence(token: &str) -> bool {
-    [DELIVERY, LANE].into_iter().any(|mark| token.starts_with(mark))
+    [DELIVERY, LANE, REDRIVE].into_iter().any(|mark| token.starts_with(mark))
 }
 
 /// The realms whose streams are there, in alphabetical order.

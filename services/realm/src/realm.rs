@@ -30,7 +30,7 @@ use crate::login::{LoginError, Throttle};
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
-use crate::places::Places;
+use crate::places::{DEAD, Places};
 use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
@@ -122,6 +122,7 @@ impl Realm {
             shared.accounts.add_demo_accounts().await?;
         }
         crate::tasks::start(&shared).await?;
+        tracing::info!(realm = %shared.places.realm(), edge = crate::hop::edge(), "the realm is open here");
         Ok(Self { shared })
     }
 
@@ -389,14 +390,22 @@ async fn provision(
         return Err(StartError::Restoring);
     }
     let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
-    let names = broker.missing(&streams, &buckets).await?;
+    // A realm that an older version made has none of these, and has lost nothing.
+    let (later, kept): (Vec<_>, Vec<_>) =
+        buckets.iter().cloned().partition(|bucket| *bucket == places.bucket(DEAD));
+    let mut names = broker.missing(&streams, &kept).await?;
+    let is_whole = names.is_empty();
     // Streams are made last: where there is none yet, nothing was ever kept.
     let is_new = streams.iter().all(|spec| names.contains(&spec.name));
+    names.extend(broker.missing(&[], &later).await?);
     let advice = match config.provision {
         Provision::Missing => None,
-        Provision::IfNew if is_new || names.is_empty() => None,
+        Provision::IfNew if is_new || is_whole => None,
         Provision::Never if names.is_empty() => None,
         Provision::Never if is_new => Some("make the realm with `antar realm init`"),
+        Provision::Never if is_whole => {
+            Some("this version keeps more than the one that made the realm: `antar realm init` makes it")
+        }
         _ => Some(
             "the rest of the realm is there, so they were lost: restore them, or have them made anew and empty by \
              `antar realm init --add-missing`",

@@ -12,6 +12,7 @@ use crate::delivery::{Batch, Delivery, DeliveryError, Mail};
 use crate::mail::envelope;
 use crate::recall::{Place, headers, receipt_headers};
 use crate::reign::Reign;
+use crate::shared::Shared;
 
 /// Most users, and outcomes, that one receipt names: with 200 bytes for each it stays below 0.5 MiB.
 const RECEIPT_USERS_MAX: usize = 2_048;
@@ -70,31 +71,8 @@ impl Delivery {
         outcome: Outcome,
         batch: &mut Batch,
     ) {
-        let (shared, origin) = (&self.shared, &arrival.origin);
-        if shared.accounts.get(&outcome.sender).is_none() {
-            return;
-        }
-        let key = format!("{}/{origin}/{number}", receipt.0.simple());
-        let Outcome { id, sender, mut users, state, reason, group } = outcome;
-        let event = StatusEvent {
-            realm: origin.clone(),
-            state,
-            users: users.clone(),
-            ids: vec![id],
-            reason: reason.clone(),
-            ts: now_rfc3339(),
-        };
-        let body = serde_json::to_vec(&event).expect("a status event has nothing in it that can fail");
-        let subject = shared.places.mail_status(&sender);
-        self.news(reign, arrival, number, subject, key.clone(), body.into(), batch);
-        if state == State::Failed && group {
-            // The name stands for a user of each realm; who got a copy here is not missing.
-            users.retain(|user| shared.accounts.get(user).is_none());
-        }
-        if state == State::Failed && !(group && users.is_empty()) {
-            let notice = self.notice(origin, &sender, id, &users, reason.as_deref());
-            let subject = shared.places.mail_realm(&sender, origin);
-            self.news(reign, arrival, number, subject, format!("{key}/notice"), notice, batch);
+        for News { subject, key, body } in self.shared.news_of(&arrival.origin, receipt, number, outcome) {
+            self.news(reign, arrival, number, subject, key, body, batch);
         }
     }
 
@@ -120,6 +98,53 @@ impl Delivery {
         append.is_fresh = true;
         batch.mail.entry(origin.clone()).or_default().push((append, Mail::News));
     }
+}
+
+/// What stands in one of a sender's boxes about a message of its own.
+pub(crate) struct News {
+    pub(crate) subject: Subject,
+    /// Makes the append idempotent.
+    pub(crate) key: String,
+    pub(crate) body: Bytes,
+}
+
+impl Shared {
+    /// What an outcome, number `number` of a receipt of `origin`, tells the message's sender; nothing, if there is no such
+    /// user.
+    pub(crate) fn news_of(
+        &self,
+        origin: &RealmId,
+        receipt: MessageId,
+        number: usize,
+        outcome: Outcome,
+    ) -> Vec<News> {
+        if self.accounts.get(&outcome.sender).is_none() {
+            return Vec::new();
+        }
+        let key = format!("{}/{origin}/{number}", receipt.0.simple());
+        let Outcome { id, sender, mut users, state, reason, group } = outcome;
+        let event = StatusEvent {
+            realm: origin.clone(),
+            state,
+            users: users.clone(),
+            ids: vec![id],
+            reason: reason.clone(),
+            ts: now_rfc3339(),
+        };
+        let body = serde_json::to_vec(&event).expect("a status event has nothing in it that can fail");
+        let subject = self.places.mail_status(&sender);
+        let mut news = vec![News { subject, key: key.clone(), body: body.into() }];
+        if state == State::Failed && group {
+            // The name stands for a user of each realm; who got a copy here is not missing.
+            users.retain(|user| self.accounts.get(user).is_none());
+        }
+        if state == State::Failed && !(group && users.is_empty()) {
+            let body = self.notice(origin, &sender, id, &users, reason.as_deref());
+            let subject = self.places.mail_realm(&sender, origin);
+            news.push(News { subject, key: format!("{key}/notice"), body });
+        }
+        news
+    }
 
     fn notice(
         &self,
@@ -135,7 +160,7 @@ impl Delivery {
         let names: Vec<&str> = users.iter().map(UserName::as_str).collect();
         let text = if names.is_empty() { why } else { format!("{why}: {}", names.join(", ")) };
         let content = Content::Notice { to: to.clone(), about, text };
-        envelope(MessageId::fresh(), origin, self.shared.places.realm(), content).to_bytes().into()
+        envelope(MessageId::fresh(), origin, self.places.realm(), content).to_bytes().into()
     }
 }
 

@@ -200,7 +200,7 @@ async fn kept_of(shared: &Shared, origin: &RealmId) -> Result<Option<KvEntry>, K
     shared.broker.kv_get(&shared.places.bucket(LANES), origin.as_str()).await
 }
 
-async fn fence(shared: &Shared, subject: Subject) -> Result<ExpectLast, DeliveryError> {
+pub(crate) async fn fence(shared: &Shared, subject: Subject) -> Result<ExpectLast, DeliveryError> {
     let append = Append::new(subject.clone(), EntryId::unique(), Bytes::new());
     let appended = match shared.broker.append(append).await?.await {
         Err(AppendError::Full(_)) => {

@@ -10,6 +10,7 @@ use antar_broker::{Append, AppendError, Appended, PendingAppend, ReadError, Subj
 use antar_proto::command::Receiver;
 use antar_proto::{MessageId, RealmId, UserName};
 
+use crate::hop::log_hop;
 use crate::mail::same_message;
 use crate::places::{BOX_SENT, box_of};
 use crate::shared::Shared;
@@ -136,9 +137,10 @@ impl Future for Sending {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let stored = match &mut self.state {
-                SendingState::Waiting { pending, .. } => match Pin::new(pending).poll(cx) {
+                SendingState::Waiting { pending, one } => match Pin::new(pending).poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(appended)) if !appended.duplicate => {
+                        one.log(&appended);
                         Ok(Stored { duplicate: false, full: users_of(&appended.full), late: false })
                     }
                     Poll::Ready(answer) => {
@@ -255,6 +257,10 @@ fn users_of(subjects: &[Subject]) -> Vec<String> {
 }
 
 impl One {
+    fn log(&self, stored: &Appended) {
+        log_hop(self.shared.places.realm(), "accepted", stored.seq, &self.append.body);
+    }
+
     /// Brings an append to an end: one whose outcome is unknown is tried again under its id, if it can be, a repetition is compared
     /// with what it repeats. Nothing else is tried again: what the same connection sent after it may be stored already.
     ///
@@ -267,6 +273,7 @@ impl One {
                 Ok(appended) if appended.duplicate && tries == 0 => return self.repeated(appended).await,
                 // After a lost acknowledgement, finding the entry there is no repetition by the sender.
                 Ok(appended) => {
+                    self.log(&appended);
                     let late = tries > 0 && !(tries == 1 && appended.duplicate);
                     return Ok(Stored { duplicate: false, full: users_of(&appended.full), late });
                 }

@@ -14,9 +14,9 @@ use crate::key::{PublicKey, RealmKey};
 use crate::shared::Shared;
 
 /// Names the key that has signed.
-const KEY_HEADER: &str = "Antar-Key";
+pub(crate) const KEY_HEADER: &str = "Antar-Key";
 /// The signature over the body, base64url.
-const SIGNATURE_HEADER: &str = "Antar-Signature";
+pub(crate) const SIGNATURE_HEADER: &str = "Antar-Signature";
 /// So many envelopes are signed or checked where they are; more go to threads that may take long, since one takes some
 /// 20 to 50 µs, and a whole batch would hold up what else the thread has to do.
 const INLINE_MAX: usize = 8;

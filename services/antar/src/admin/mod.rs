@@ -1,8 +1,9 @@
-//! What operators do: `antar user …` and `antar realm …`.
+//! What operators do: `antar user …`, `antar realm …` and `antar dead …`.
 //!
 //! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
 
 mod backup;
+mod dead;
 mod import;
 mod nats_config;
 mod operator;
@@ -13,11 +14,12 @@ mod user;
 use antar_realm::admin::AdminReply;
 
 pub(crate) use backup::{BackupArgs, RestoreArgs};
+pub(crate) use dead::{DeadArgs, run as run_dead};
 pub(crate) use nats_config::NatsConfigArgs;
 pub(crate) use password::read as read_password;
 
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
-use crate::config::{Config, Environment, Flag, Sources};
+use crate::config::{BrokerConfig, Config, Environment, Flag, Sources};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 pub(crate) use operator::{Operator, Target};
 
@@ -40,6 +42,13 @@ pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Out
     let id = in_file.as_deref().or_else(|| args.command.id());
     let target = target(&args.operator, id, environment)?;
     realm::run(args.command, target).await
+}
+
+/// Which broker is meant, by a command that is about no one realm.
+pub(crate) fn broker_of(args: &OperatorArgs, environment: &Environment) -> Outcome<BrokerConfig> {
+    // A configuration needs a realm; which, does not matter here.
+    let any = Flag("realm.id", "this command", "any".to_owned());
+    target_or(args, None, environment, vec![any]).map(|target| target.broker)
 }
 
 /// Which realm on which broker is meant.

@@ -38,6 +38,15 @@ impl Environment {
         Ok(Some(text.to_owned()))
     }
 
+    /// Who types the command, as far as it can be told: USER@HOST.
+    pub(crate) fn operator(&self) -> String {
+        let of = |name| self.0.get(name).and_then(|value| value.to_str()).filter(|user| !user.is_empty());
+        let user = ["USER", "LOGNAME"].into_iter().find_map(of).unwrap_or("unknown");
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let kept = format!("{user}@{host}");
+        kept.chars().filter(|c| !c.is_control()).take(64).collect()
+    }
+
     /// Whether the variable `name` is set to anything.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_empty())

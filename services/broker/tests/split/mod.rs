@@ -6,9 +6,9 @@ use std::time::Duration;
 use antar_broker::conformance::Harness;
 use antar_broker::sqlite::{Options, SqliteBroker};
 use antar_broker::{
-    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError, Page,
-    PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError, Requests,
-    Revision, Seq, Settings, SharedBroker, StreamSpec, Subject, Tail, open_for_reading,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
+    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
+    Requests, Revision, Seq, Settings, SharedBroker, StreamSpec, Subject, Tail, open_for_reading,
 };
 use async_trait::async_trait;
 use bytes::Bytes;

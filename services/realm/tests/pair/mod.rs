@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use antar_broker::{
-    Append, EntryId, Filter, Headers, ReadFrom, ReadLimit, Seq, Settings, SharedBroker, Subject,
+    Append, Entry, EntryId, Filter, Headers, ReadFrom, ReadLimit, Seq, Settings, SharedBroker, Subject,
 };
 use antar_proto::command::Receiver;
 use antar_proto::reply::Event;
@@ -104,14 +104,24 @@ impl Pair {
         self.broker.append(append).await.unwrap().await.unwrap();
     }
 
-    /// What realm2 has put aside, once there are `count`.
+    /// What realm2 has put aside, once there are `count`: the headers of each as JSON.
     pub(crate) async fn dead(&self, count: usize) -> Vec<serde_json::Value> {
+        let known = |entry: &Entry| {
+            let header = |name: &str| entry.headers.iter().find(|(known, _)| known == name);
+            let text = |name| header(name).map(|(_, value)| value.clone());
+            serde_json::json!({
+                "code": text("Antar-Dead-Code"),
+                "reason": text("Antar-Dead-Reason"),
+                "lines": text("Antar-Dead-Lines"),
+                "letter": entry.seq.0,
+            })
+        };
         let mut tail = self.broker.tail(&Filter::new("realm.realm2.dead").unwrap(), Seq::ZERO).await.unwrap();
         let mut letters = Vec::new();
         while letters.len() < count {
             let batch = tokio::time::timeout(SOON, tail.next_batch(ReadLimit::entries(100))).await;
             let entries = batch.expect("dead letters come").unwrap();
-            letters.extend(entries.iter().map(|entry| serde_json::from_slice(&entry.body).unwrap()));
+            letters.extend(entries.iter().map(|entry| known(entry)));
         }
         letters
     }
