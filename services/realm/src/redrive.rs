@@ -351,7 +351,7 @@ impl Shared {
         append.headers = proven.headers(place, Some(number));
         append.expect_last = Some(proven.fence.clone());
         let pending = self.broker.append(append).await?;
-        self.finish_news(pending).await.map_err(Undone::from)
+        self.finish_news(pending.await).await.map_err(Undone::from)
     }
 
     /// Looks through a box from a time on.
