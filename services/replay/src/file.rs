@@ -443,6 +443,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_example_of_the_document_is_an_export() {
+        let document = include_str!("../../../proto-docs/replay.md");
+        let block = document.split("```jsonl\n").nth(1).and_then(|rest| rest.split("```").next());
+        let mut file = Importer::begin(block.unwrap().as_bytes()).unwrap();
+        assert_eq!(file.header().kinds, ["mail"]);
+        let mut entries = 0;
+        while file.entry().unwrap().is_some() {
+            entries += 1;
+        }
+        assert_eq!(entries, 2);
+    }
+
     proptest! {
         #[test]
         fn any_body_comes_through(body in proptest::collection::vec(any::<u8>(), 0..200), text in any::<String>()) {

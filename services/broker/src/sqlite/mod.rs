@@ -81,7 +81,10 @@ impl SqliteBroker {
 
     fn open_blocking(options: Options) -> Result<(Self, std::path::PathBuf), OpenError> {
         let lock = schema::lock(&options.path)?;
-        let conn = schema::open_writer(&options)?;
+        let conn = {
+            let _nobody_reads = schema::STILL.write().unwrap_or_else(PoisonError::into_inner);
+            schema::open_writer(&options)?
+        };
         let explain = |error: rusqlite::Error| schema::explain(&options.path, &error);
         let (index, state) = load::load(&conn, options.limits).map_err(explain)?;
         let next_expiry = kv::next_expiry(&conn).map_err(explain)?;

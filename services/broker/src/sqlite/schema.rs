@@ -6,12 +6,16 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::options::{Options, Synchronous};
 use crate::OpenError;
+
+/// Held for reading by who reads a file as one that does not change, and for writing while one is opened to be served.
+pub(super) static STILL: RwLock<()> = RwLock::new(());
 
 /// "Antr": tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x416e_7472;

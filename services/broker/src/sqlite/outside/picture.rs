@@ -16,6 +16,10 @@ use crate::sqlite::queue;
 use crate::sqlite::read::{self, Listed, Look, Question, Scan, broken, from_sql, to_sql};
 use crate::{Filter, ReadFrom, Seq, Subject};
 
+/// A filter with more subjects than this is answered by reading the log. Fewer than for who serves the file: pages are
+/// large here, and of each list as much is looked up as a page may hold.
+const LISTS_MAX: usize = 16;
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Picture {
@@ -44,7 +48,7 @@ impl Picture {
     pub(super) fn refresh(&mut self, conn: &Connection, stamp: &Stamp) -> rusqlite::Result<()> {
         if self.file != Some(stamp.file) {
             *self = Self { file: Some(stamp.file), ..Self::default() };
-            self.index.limits = Limits::default();
+            self.index.limits = Limits { lists_max: LISTS_MAX, ..Limits::default() };
         }
         load::streams(conn, &mut self.index)?;
         load::subjects(conn, &mut self.index)

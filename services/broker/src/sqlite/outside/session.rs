@@ -1,9 +1,12 @@
 //! One look at the file by somebody who does not serve it: how it is opened so that nothing is written.
 //!
-//! While the write-ahead log holds something, SQLite reads through it, as a reader beside the one who serves the file (or
-//! served it, and was killed). Otherwise everything is in the file itself, which is read as one that does not change: SQLite
-//! then makes none of the files beside it. Whether it has changed all the same, because somebody began to serve it
-//! meanwhile, is looked at afterwards, and what was read then counts for nothing.
+//! While there is a write-ahead log, SQLite reads through it, as a reader beside the one who serves the file (or served it,
+//! and was killed). Otherwise everything is in the file itself, which is read as one that does not change: SQLite then makes
+//! none of the files beside it. Whether it has changed all the same, because somebody began to serve it meanwhile, is looked
+//! at afterwards, and what was read then counts for nothing.
+//!
+//! Such a reading takes no locks, and whoever closes a file in which the same process holds locks loses them (POSIX). So no
+//! broker of this process opens a file while one is going on ([`STILL`]), and behind that there is a log.
 //!
 //! A session lasts for a fraction of a second: while one is open, a checkpoint cannot copy all of the log, and the last one
 //! who serves the file cannot tidy up.
@@ -12,13 +15,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::OpenError;
-use crate::sqlite::schema::{beside, check_kind, explain};
+use crate::sqlite::schema::{STILL, beside, check_kind, explain};
 
 /// How often a session is tried, and the pause in between: whoever starts or ends is in the way for some milliseconds.
 const TRIES: u32 = 5;
@@ -35,8 +39,8 @@ pub(super) struct Stamp {
     pub(super) file: (u64, u64),
     /// Its size and when it and its entry were changed, in nanoseconds.
     content: (u64, i128, i128),
-    /// The same of the write-ahead log; a missing one is empty.
-    log: (u64, i128),
+    /// The size of the write-ahead log, if there is one, and when it was changed.
+    log: Option<(u64, i128)>,
 }
 
 impl Stamp {
@@ -44,8 +48,8 @@ impl Stamp {
         let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         let file = std::fs::metadata(path)?;
         let log = match std::fs::metadata(beside(path, "-wal")) {
-            Ok(log) => (log.len(), nanos(log.mtime(), log.mtime_nsec())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (0, 0),
+            Ok(log) => Some((log.len(), nanos(log.mtime(), log.mtime_nsec()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         let changed = (nanos(file.mtime(), file.mtime_nsec()), nanos(file.ctime(), file.ctime_nsec()));
@@ -54,7 +58,7 @@ impl Stamp {
 
     /// When the file or its log was last written, in nanoseconds since 1970.
     pub(super) fn written(&self) -> i128 {
-        self.content.1.max(self.log.1)
+        self.content.1.max(self.log.map_or(0, |(_, changed)| changed))
     }
 }
 
@@ -66,9 +70,12 @@ pub(super) fn look<T>(
     let mut tries = 0;
     loop {
         tries += 1;
+        let guard = STILL.read().unwrap_or_else(PoisonError::into_inner);
         let stamp = Stamp::of(path).map_err(|error| unreachable(path, &error))?;
+        let guard = stamp.log.is_none().then_some(guard);
         let looked = look_once(path, &stamp, &mut look);
-        let is_sound = stamp.log.0 > 0 || Stamp::of(path).is_ok_and(|now| now == stamp);
+        drop(guard);
+        let is_sound = stamp.log.is_some() || Stamp::of(path).is_ok_and(|now| now == stamp);
         match looked {
             Ok(found) if is_sound => return Ok(found),
             Err(error @ (OpenError::Invalid(_) | OpenError::Newer(_))) if is_sound => return Err(error),
@@ -94,7 +101,7 @@ fn look_once<T>(
             path.display()
         )));
     }
-    let conn = connect(path, stamp.log.0 == 0).map_err(explain)?;
+    let conn = connect(path, stamp.log.is_none()).map_err(explain)?;
     let tx = conn.unchecked_transaction().map_err(explain)?;
     let number = |pragma: &str| tx.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) =
