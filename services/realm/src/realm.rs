@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use antar_broker::{KvError, OpenError, ReadError, RequestError, SharedBroker};
 use antar_proto::command::With;
@@ -39,6 +39,10 @@ use crate::snapshot;
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long making a realm's streams may take another edge that starts at the same time, and how often is looked.
+const MAKING_MAX: Duration = Duration::from_secs(2);
+const MAKING_LOOK: Duration = Duration::from_millis(100);
 
 /// How long the broker may take to answer when asked whether it does.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -389,6 +393,25 @@ async fn provision(
     if snapshot::restoring(broker, places).await?.is_some() {
         return Err(StartError::Restoring);
     }
+    let began = Instant::now();
+    loop {
+        match provision_now(broker, places, config).await {
+            // Another edge may be making the rest at this moment.
+            Err(StartError::Missing { .. })
+                if config.provision == Provision::IfNew && began.elapsed() < MAKING_MAX =>
+            {
+                tokio::time::sleep(MAKING_LOOK).await;
+            }
+            provisioned => return provisioned,
+        }
+    }
+}
+
+async fn provision_now(
+    broker: &SharedBroker,
+    places: &Places,
+    config: &RealmConfig,
+) -> Result<Vec<String>, StartError> {
     let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
     // A realm that an older version made has none of these, and has lost nothing.
     let (later, kept): (Vec<_>, Vec<_>) =

@@ -16,7 +16,7 @@ use antar_realm::{Realm, RealmConfig, Send};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Long enough for two busy cores; nothing waits for it unless something is wrong.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// Whoever works is replaced within this.
 const TAKEN_OVER: Duration = Duration::from_secs(10);
 

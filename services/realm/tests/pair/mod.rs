@@ -15,7 +15,7 @@ use antar_realm::key::RealmKey;
 use antar_realm::{Realm, RealmConfig, Send};
 
 /// Long enough for two busy cores; nothing waits for it unless something is wrong.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct Pair {
     pub(crate) one: Realm,
