@@ -5,6 +5,7 @@
 //! * `read`, `pool` — reading, from memory or on threads with connections of their own.
 //! * `run` — appends that go together; `hub`, `tail`, `queue` — who waits for new entries.
 //! * `outside` — reading the file from another process, while this one serves it or nobody does.
+//! * `usage` — how much the file takes.
 //! * `rpc`, `control` — requests inside the process, and from other processes through a socket beside the file.
 //!
 //! Architecture invariant: nothing is published, answered or woken before its transaction is committed. Only the
@@ -33,8 +34,10 @@ mod shared;
 mod state;
 mod tail;
 mod trim;
+mod usage;
 mod writer;
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -53,13 +56,14 @@ use self::shared::{OPS_MAX, Shared};
 use crate::{
     Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
     Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
-    Requests, Revision, Seq, StreamSpec, Subject, Tail,
+    Requests, Revision, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// A broker in one file. See the module.
 ///
 /// Dropping it without [`Broker::close`] loses nothing that was acknowledged; what was queued is not done.
 pub struct SqliteBroker {
+    options: Options,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     control: Mutex<Option<control::Server>>,
@@ -94,6 +98,7 @@ impl SqliteBroker {
         let (ops, queue) = mpsc::channel(OPS_MAX);
         threads.push(keeper.start(&options, ops.clone())?);
         let shared = Arc::new(Shared::new(ops, index, pool, keeper));
+        let kept = options.clone();
         let path = options.path.clone();
         let writer = writer::Writer {
             shared: shared.clone(),
@@ -112,7 +117,7 @@ impl SqliteBroker {
         threads.push(
             spawned.map_err(|error| OpenError::Unreachable(format!("no thread for writing: {error}")))?,
         );
-        Ok((Self { shared, threads: Mutex::new(threads), control: Mutex::default() }, path))
+        Ok((Self { options: kept, shared, threads: Mutex::new(threads), control: Mutex::default() }, path))
     }
 }
 
@@ -278,6 +283,18 @@ impl Broker for SqliteBroker {
 
     async fn serve(&self, subject: &Subject) -> Result<Requests, RequestError> {
         self.shared.switchboard.serve(subject)
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        if self.shared.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let (shared, path, wanted) = (self.shared.clone(), self.options.path.clone(), streams.to_vec());
+        let looked = tokio::task::spawn_blocking(move || {
+            let Ok(streams) = shared.index().usage(&wanted, |_, sub| Ok::<_, Infallible>(sub.count()));
+            usage::of_file(&path, streams)
+        });
+        looked.await.map_err(|error| ReadError::Unavailable(error.to_string()))
     }
 
     async fn close(&self) {

@@ -28,7 +28,7 @@ use super::read::{Look, Question};
 use crate::reading::Reading;
 use crate::{
     Bucket, Filter, KvEntry, KvError, KvWatch, OpenError, Page, QueueName, QueueState, ReadError, ReadFrom,
-    ReadLimit, Seq, StreamSpec, Subject, Tail,
+    ReadLimit, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// How long a look may take, waiting for those before it included.
@@ -206,6 +206,15 @@ impl Reading for OutsideReader {
         let mut watch = follow::OutsideWatch::new(self.0.clone(), bucket.clone());
         watch.refresh().await?;
         Ok(KvWatch::new(watch))
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        let (path, wanted) = (self.0.path.clone(), streams.to_vec());
+        let looked = self.0.read(move |picture, conn| {
+            let counted = picture.usage(conn, &wanted)?;
+            Ok(super::usage::of_file(&path, counted))
+        });
+        looked.await
     }
 
     async fn close(&self) {
