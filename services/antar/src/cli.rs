@@ -11,6 +11,7 @@ use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::healthcheck::HealthcheckArgs;
+use crate::status::StatusArgs;
 use crate::trace::TraceArgs;
 
 /// Federated chat on a message broker.
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Realm(RealmArgs),
     /// What came from other realms and could not be delivered.
     Dead(DeadArgs),
+    /// How realms are: edges, lanes to other realms, what waits, storage.
+    Status(StatusArgs),
     /// Where a message is: its way through all realms.
     Trace(TraceArgs),
     /// What happened in a realm: show, follow, keep or copy it.
