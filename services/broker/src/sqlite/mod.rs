@@ -4,6 +4,7 @@
 //! * `index`, `ring` — what is known in memory: subjects, their newest sequences, the newest rows.
 //! * `read`, `pool` — reading, from memory or on threads with connections of their own.
 //! * `run` — appends that go together; `hub`, `tail`, `queue` — who waits for new entries.
+//! * `examine` — what is wrong with the file.
 //! * `outside` — reading the file from another process, while this one serves it or nobody does.
 //! * `rpc`, `control` — requests inside the process, and from other processes through a socket beside the file.
 //!
@@ -11,6 +12,7 @@
 //! writer changes the index, and only after a commit.
 
 mod control;
+mod examine;
 mod flush;
 mod hub;
 mod index;
@@ -51,15 +53,16 @@ use self::op::{KvWrite, Op};
 use self::read::Question;
 use self::shared::{OPS_MAX, Shared};
 use crate::{
-    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
-    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
-    Requests, Revision, Seq, StreamSpec, Subject, Tail,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
+    OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
+    RequestError, Requests, Revision, Seq, StreamSpec, Subject, Tail,
 };
 
 /// A broker in one file. See the module.
 ///
 /// Dropping it without [`Broker::close`] loses nothing that was acknowledged; what was queued is not done.
 pub struct SqliteBroker {
+    options: Options,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     control: Mutex<Option<control::Server>>,
@@ -94,6 +97,7 @@ impl SqliteBroker {
         let (ops, queue) = mpsc::channel(OPS_MAX);
         threads.push(keeper.start(&options, ops.clone())?);
         let shared = Arc::new(Shared::new(ops, index, pool, keeper));
+        let kept = options.clone();
         let path = options.path.clone();
         let writer = writer::Writer {
             shared: shared.clone(),
@@ -112,7 +116,7 @@ impl SqliteBroker {
         threads.push(
             spawned.map_err(|error| OpenError::Unreachable(format!("no thread for writing: {error}")))?,
         );
-        Ok((Self { shared, threads: Mutex::new(threads), control: Mutex::default() }, path))
+        Ok((Self { options: kept, shared, threads: Mutex::new(threads), control: Mutex::default() }, path))
     }
 }
 
@@ -149,6 +153,20 @@ impl Broker for SqliteBroker {
             self.shared.index().streams.iter().map(|stream| stream.name.clone()).collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], _buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        if self.shared.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let (path, streams) = (self.options.path.clone(), streams.to_vec());
+        let mut found = examine::of_files(&path, self.options.synchronous);
+        let looked = self.shared.pool.run(move |conn| {
+            let tx = conn.unchecked_transaction()?;
+            examine::of_content(&tx, &path, &streams)
+        });
+        found.extend(looked.await.map_err(ReadError::Unavailable)?);
+        Ok(found)
     }
 
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {
