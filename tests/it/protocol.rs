@@ -5,6 +5,7 @@ use crate::harness::Broker;
 
 mod accounts;
 mod dead;
+mod doctor;
 mod documents;
 mod errors;
 mod federation;
