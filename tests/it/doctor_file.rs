@@ -52,6 +52,23 @@ fn a_file_that_is_opened_so_that_a_power_cut_loses_messages_is_found() {
 }
 
 #[test]
+fn a_file_that_somebody_has_put_into_another_mode_is_found() {
+    let mut server = Builder::serve().start();
+    server.sigterm();
+    let path = server.dir().join("antar.db");
+    let url = format!("sqlite:{}", path.display());
+    assert_eq!(found(&server, &url), []);
+    let conn = rusqlite::Connection::open(&path).expect("nobody serves it");
+    let change = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0));
+    assert_eq!(change.expect("nobody serves it"), "delete");
+    drop(conn);
+    assert_eq!(ids(&found(&server, &url)), ["sqlite.journal"]);
+    // The next start sets it right.
+    server.start();
+    assert_eq!(found(&server, &url), []);
+}
+
+#[test]
 fn a_damaged_file_is_found_and_not_touched() {
     let mut server = Builder::serve().start();
     server.sigterm();

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::{
     Append, AppendError, Appended, Broker, Bucket, EntryId, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
     OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
-    RequestError, Requests, Revision, Seq, SharedBroker, StreamSpec, Subject, Tail,
+    RequestError, Requests, Revision, Seq, SharedBroker, StreamSpec, Subject, Tail, Usage,
 };
 
 /// Switches of a [`Faulty`] broker. All are off at first; each may be turned at any time, from any task.
@@ -327,6 +327,11 @@ impl Broker for Faulty {
     async fn serve_as(&self, service: &crate::Service, subject: &Subject) -> Result<Requests, RequestError> {
         self.faults.pass().await.map_err(RequestError::Unavailable)?;
         self.inner.serve_as(service, subject).await
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        self.faults.pass().await.map_err(ReadError::Unavailable)?;
+        self.inner.usage(streams).await
     }
 
     async fn close(&self) {

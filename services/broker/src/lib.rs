@@ -13,6 +13,7 @@ mod queue;
 mod reading;
 mod rpc;
 mod subject;
+mod usage;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -38,6 +39,7 @@ pub use kv::{Bucket, Expect, KvChange, KvEntry, KvError, KvSource, KvWatch, Revi
 pub use queue::{Lease, LeaseError, Queue, QueueName, QueueState};
 pub use rpc::{Replier, Request, RequestError, Requests, Service};
 pub use subject::{BadSubject, Filter, Subject};
+pub use usage::{StreamUsage, Usage};
 
 /// Which broker, and how to reach it.
 #[derive(Debug, Clone)]
@@ -216,6 +218,9 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// Errors: what cannot be looked at because the broker does not answer.
     async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError>;
+
+    /// How much these streams hold, those of them that are there, and the broker as a whole.
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError>;
 
     /// Finishes what is queued, then stops. Later calls fail with the operation's `Closed` or `NotStored` error.
     async fn close(&self);

@@ -10,7 +10,7 @@ use crate::nats::OwnedNatsBroker;
 use crate::{
     Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
     OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
-    RequestError, Requests, Revision, Seq, StreamSpec, Subject, Tail,
+    RequestError, Requests, Revision, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// What everything that would change something is answered.
@@ -29,6 +29,7 @@ pub(crate) trait Reading: Send + Sync + 'static {
     async fn queue_state(&self, name: &QueueName) -> Result<Option<QueueState>, ReadError>;
     async fn kv_get(&self, bucket: &Bucket, key: &str) -> Result<Option<KvEntry>, KvError>;
     async fn kv_watch(&self, bucket: &Bucket) -> Result<KvWatch, KvError>;
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError>;
     async fn close(&self);
 }
 
@@ -134,6 +135,10 @@ impl<R: Reading> Broker for ReadOnly<R> {
         Err(RequestError::Unavailable(REFUSAL.into()))
     }
 
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        self.0.usage(streams).await
+    }
+
     async fn close(&self) {
         self.0.close().await;
     }
@@ -180,6 +185,10 @@ impl Reading for OwnedNatsBroker {
 
     async fn kv_watch(&self, bucket: &Bucket) -> Result<KvWatch, KvError> {
         Broker::kv_watch(self, bucket).await
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        Broker::usage(self, streams).await
     }
 
     async fn close(&self) {

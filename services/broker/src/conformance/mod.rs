@@ -14,6 +14,7 @@ pub mod read;
 pub mod rpc;
 pub mod run;
 pub mod tail;
+pub mod usage;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -286,6 +287,8 @@ macro_rules! conformance_tests {
             rpc::servers_of_one_subject_share_its_requests
             rpc::who_stopped_serving_gets_no_requests
             rpc::serving_ends_when_the_broker_closes
+            usage::usage_counts_what_is_in_each_stream_that_is_there
+            usage::a_closed_broker_tells_no_usage
         }
     };
     (@ $harness:path => $($group:ident :: $case:ident)*) => {
@@ -313,6 +316,7 @@ mod tests {
             ("rpc", include_str!("rpc.rs")),
             ("run", include_str!("run.rs")),
             ("tail", include_str!("tail.rs")),
+            ("usage", include_str!("usage.rs")),
         ];
         for (group, source) in groups {
             for case in source.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {

@@ -49,7 +49,7 @@ use self::streams::{Stream, bucket_stream};
 use crate::{
     Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
     OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
-    RequestError, Requests, Revision, Seq, Service, StreamSpec, Subject, Tail,
+    RequestError, Requests, Revision, Seq, Service, StreamSpec, Subject, Tail, Usage,
 };
 
 /// How far back a repetition of an append with an expectation is looked for.
@@ -447,6 +447,12 @@ impl Broker for OwnedNatsBroker {
 
     async fn serve_as(&self, service: &Service, subject: &Subject) -> Result<Requests, RequestError> {
         self.0.serve_service(service, subject).await
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        self.0.check_open()?;
+        let usage = self.0.reader.streams.usage(streams).await;
+        usage.map_err(|error| ReadError::Unavailable(error.to_string()))
     }
 
     async fn close(&self) {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{API_TIMEOUT, Api, ApiError, Get};
 use super::differences::broken_promises;
-use crate::{Bucket, Filter, IDEMPOTENCE_WINDOW, OpenError, ReadError, StreamSpec};
+use crate::{Bucket, Filter, IDEMPOTENCE_WINDOW, OpenError, ReadError, StreamSpec, StreamUsage, Usage};
 
 /// Most consumers of a stream: ours has none, a person's tools may have some (the server's default is 1,000).
 const CONSUMERS_MAX: i32 = 1_000;
@@ -146,6 +146,31 @@ impl Streams {
         let info = self.info(name).await.map_err(|error| ReadError::Unavailable(error.to_string()))?;
         info.map(|info| info.state.last_sequence)
             .ok_or_else(|| ReadError::Unavailable(format!("stream {name} is gone")))
+    }
+
+    /// See [`crate::Broker::usage`].
+    pub(super) async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ApiError> {
+        #[derive(Deserialize)]
+        struct Account {
+            storage: u64,
+            limits: Limits,
+        }
+        #[derive(Deserialize)]
+        struct Limits {
+            /// Not above 0 if there is none.
+            max_storage: i64,
+        }
+        let mut usage = Usage::default();
+        for spec in streams {
+            if let Some(info) = self.info(&spec.name).await? {
+                let (name, state) = (spec.name.clone(), info.state);
+                usage.streams.push(StreamUsage { name, entries: state.messages, bytes: Some(state.bytes) });
+            }
+        }
+        let account: Account = self.api.ask("INFO", &serde_json::json!({})).await?;
+        usage.stored_bytes = account.storage;
+        usage.limit_bytes = u64::try_from(account.limits.max_storage).ok().filter(|limit| *limit > 0);
+        Ok(usage)
     }
 
     /// The names among these that are not there.

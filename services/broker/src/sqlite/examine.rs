@@ -37,17 +37,14 @@ const NETWORKS: [(&str, u64); 7] = [
     ("GFS2", 0x0116_1970),
 ];
 
-/// What can be seen without opening the file as a database.
+/// What can be seen without opening the file: in a process that serves it, closing it would end SQLite's locks (POSIX).
+/// Asks the file system, so not for a thread that must not wait.
 pub(super) fn of_files(path: &Path, synchronous: Synchronous) -> Vec<Flaw> {
     let shown = path.display().to_string();
     let mut found = Vec::new();
     if synchronous == Synchronous::Normal {
         let what = format!("{shown} is opened with synchronous=normal");
         found.push(Flaw::new(&flaws::SQLITE_SYNCHRONOUS, &shown, what));
-    }
-    if versions(path).is_some_and(|versions| versions != VERSIONS_WAL) {
-        let what = format!("{shown} is not in WAL mode");
-        found.push(Flaw::new(&flaws::SQLITE_JOURNAL, &shown, what));
     }
     for part in BESIDE.map(|ending| beside(path, ending)) {
         // Some of them are there only while the file is served.
@@ -61,6 +58,16 @@ pub(super) fn of_files(path: &Path, synchronous: Synchronous) -> Vec<Flaw> {
     }
     found.extend(of_disk(path, &shown));
     found
+}
+
+/// Whether the file is written through a write-ahead log. One that does not change is read as if it had none, and its
+/// first page tells; nobody in this process serves it then.
+fn is_in_wal_mode(conn: &Connection, path: &Path) -> rusqlite::Result<bool> {
+    if beside(path, "-wal").exists() {
+        let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        return Ok(mode == "wal");
+    }
+    Ok(versions(path).is_none_or(|versions| versions == VERSIONS_WAL))
 }
 
 fn versions(path: &Path) -> Option<[u8; 2]> {
@@ -106,6 +113,10 @@ pub(super) fn of_content(
         found.extend(of_stream(conn, spec)?);
     }
     let shown = path.display().to_string();
+    if !is_in_wal_mode(conn, path)? {
+        let what = format!("{shown} is not in WAL mode");
+        found.push(Flaw::new(&flaws::SQLITE_JOURNAL, &shown, what));
+    }
     let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let page_bytes: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let bytes = u64::try_from(pages.saturating_mul(page_bytes)).unwrap_or(u64::MAX);

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use super::options::Limits;
 use super::pack::SubjectId;
 use super::ring::{Ring, Row};
-use crate::{Filter, OpenError, Seq, StreamSpec, Subject};
+use crate::{Filter, OpenError, Seq, StreamSpec, StreamUsage, Subject};
 
 /// A filter that so many names have to be compared with counts as one with too many subjects to list.
 const NAMES_LOOKED_AT_MAX: usize = 1024;
@@ -124,6 +124,23 @@ impl Index {
 
     pub(super) fn get(&self, id: SubjectId) -> Option<&Sub> {
         self.subs.get(id as usize)
+    }
+
+    /// How many entries there are in these streams, if they are there; `count` tells it of a subject.
+    pub(super) fn usage<E>(
+        &self,
+        wanted: &[StreamSpec],
+        mut count: impl FnMut(SubjectId, &Sub) -> Result<u64, E>,
+    ) -> Result<Vec<StreamUsage>, E> {
+        let mut entries = vec![0; self.streams.len()];
+        for (id, sub) in (0..).zip(&self.subs) {
+            entries[usize::from(sub.stream.0)] += count(id, sub)?;
+        }
+        let counted = |spec: &StreamSpec| {
+            let at = self.streams.iter().position(|stream| stream.name == spec.name)?;
+            Some(StreamUsage { name: spec.name.clone(), entries: entries[at], bytes: None })
+        };
+        Ok(wanted.iter().filter_map(counted).collect())
     }
 
     /// The stream that keeps `subject`.

@@ -6,6 +6,7 @@
 //! * `run` — appends that go together; `hub`, `tail`, `queue` — who waits for new entries.
 //! * `examine` — what is wrong with the file.
 //! * `outside` — reading the file from another process, while this one serves it or nobody does.
+//! * `usage` — how much the file takes.
 //! * `rpc`, `control` — requests inside the process, and from other processes through a socket beside the file.
 //!
 //! Architecture invariant: nothing is published, answered or woken before its transaction is committed. Only the
@@ -35,8 +36,10 @@ mod shared;
 mod state;
 mod tail;
 mod trim;
+mod usage;
 mod writer;
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -55,7 +58,7 @@ use self::shared::{OPS_MAX, Shared};
 use crate::{
     Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
     OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
-    RequestError, Requests, Revision, Seq, StreamSpec, Subject, Tail,
+    RequestError, Requests, Revision, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// A broker in one file. See the module.
@@ -159,14 +162,14 @@ impl Broker for SqliteBroker {
         if self.shared.is_closed() {
             return Err(ReadError::Closed);
         }
-        let (path, streams) = (self.options.path.clone(), streams.to_vec());
-        let mut found = examine::of_files(&path, self.options.synchronous);
+        let (options, streams) = (self.options.clone(), streams.to_vec());
         let looked = self.shared.pool.run(move |conn| {
+            let mut found = examine::of_files(&options.path, options.synchronous);
             let tx = conn.unchecked_transaction()?;
-            examine::of_content(&tx, &path, &streams)
+            found.extend(examine::of_content(&tx, &options.path, &streams)?);
+            Ok(found)
         });
-        found.extend(looked.await.map_err(ReadError::Unavailable)?);
-        Ok(found)
+        looked.await.map_err(ReadError::Unavailable)
     }
 
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {
@@ -296,6 +299,18 @@ impl Broker for SqliteBroker {
 
     async fn serve(&self, subject: &Subject) -> Result<Requests, RequestError> {
         self.shared.switchboard.serve(subject)
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        if self.shared.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let (shared, path, wanted) = (self.shared.clone(), self.options.path.clone(), streams.to_vec());
+        let looked = tokio::task::spawn_blocking(move || {
+            let Ok(streams) = shared.index().usage(&wanted, |_, sub| Ok::<_, Infallible>(sub.count()));
+            usage::of_file(&path, streams)
+        });
+        looked.await.map_err(|error| ReadError::Unavailable(error.to_string()))
     }
 
     async fn close(&self) {

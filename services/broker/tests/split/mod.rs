@@ -8,7 +8,7 @@ use antar_broker::sqlite::{Options, SqliteBroker};
 use antar_broker::{
     Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
     OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
-    RequestError, Requests, Revision, Seq, Settings, SharedBroker, StreamSpec, Subject, Tail,
+    RequestError, Requests, Revision, Seq, Settings, SharedBroker, StreamSpec, Subject, Tail, Usage,
     open_for_reading,
 };
 use async_trait::async_trait;
@@ -198,6 +198,10 @@ impl Broker for Halves {
 
     async fn serve(&self, subject: &Subject) -> Result<Requests, RequestError> {
         self.writer.serve(subject).await
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        self.reader.usage(streams).await
     }
 
     async fn close(&self) {

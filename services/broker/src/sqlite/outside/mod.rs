@@ -29,7 +29,7 @@ use super::read::{Look, Question};
 use crate::reading::Reading;
 use crate::{
     Bucket, Filter, Flaw, KvEntry, KvError, KvWatch, OpenError, Page, QueueName, QueueState, ReadError,
-    ReadFrom, ReadLimit, Seq, StreamSpec, Subject, Tail,
+    ReadFrom, ReadLimit, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// How long a look may take, waiting for those before it included.
@@ -153,10 +153,13 @@ impl Reading for OutsideReader {
 
     async fn examine(&self, streams: &[StreamSpec], _buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
         let (path, streams) = (self.0.path.clone(), streams.to_vec());
-        let mut found = super::examine::of_files(&path, self.0.synchronous);
-        let content = self.0.read(move |_, conn| super::examine::of_content(conn, &path, &streams));
-        found.extend(content.await?);
-        Ok(found)
+        let synchronous = self.0.synchronous;
+        let looked = self.0.read(move |_, conn| {
+            let mut found = super::examine::of_files(&path, synchronous);
+            found.extend(super::examine::of_content(conn, &path, &streams)?);
+            Ok(found)
+        });
+        looked.await
     }
 
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError> {
@@ -224,6 +227,15 @@ impl Reading for OutsideReader {
         let mut watch = follow::OutsideWatch::new(self.0.clone(), bucket.clone());
         watch.refresh().await?;
         Ok(KvWatch::new(watch))
+    }
+
+    async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
+        let (path, wanted) = (self.0.path.clone(), streams.to_vec());
+        let looked = self.0.read(move |picture, conn| {
+            let counted = picture.usage(conn, &wanted)?;
+            Ok(super::usage::of_file(&path, counted))
+        });
+        looked.await
     }
 
     async fn close(&self) {

@@ -14,7 +14,7 @@ use crate::sqlite::options::Limits;
 use crate::sqlite::pack::{PackedSubjects, SubjectId};
 use crate::sqlite::queue;
 use crate::sqlite::read::{self, Listed, Look, Question, Scan, broken, from_sql, to_sql};
-use crate::{Filter, ReadFrom, Seq, Subject};
+use crate::{Filter, ReadFrom, Seq, StreamSpec, StreamUsage, Subject};
 
 /// A filter with more subjects than this is answered by reading the log. Fewer than for who serves the file: pages are
 /// large here, and of each list as much is looked up as a page may hold.
@@ -136,6 +136,19 @@ impl Picture {
         }
         let before = if seq <= now.trimmed { None } else { queue::upto_in_runs(conn, id, seq)? };
         Ok(Some(now.ever - before.unwrap_or(now.gone).max(now.gone) + fresh))
+    }
+
+    /// How many entries there are in these streams, if they are there.
+    pub(super) fn usage(
+        &mut self,
+        conn: &Connection,
+        wanted: &[StreamSpec],
+    ) -> rusqlite::Result<Vec<StreamUsage>> {
+        self.find_recent(conn)?;
+        self.index.usage(wanted, |id, _| {
+            let now = now(conn, id)?;
+            Ok(now.ever - now.gone + self.fresh(id, &now).len() as u64)
+        })
     }
 
     fn listed(
