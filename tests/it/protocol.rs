@@ -4,6 +4,7 @@
 use crate::harness::Broker;
 
 mod accounts;
+mod bundles;
 mod dead;
 mod doctor;
 mod documents;
