@@ -16,6 +16,7 @@ mod outage;
 mod people;
 mod replay;
 mod replay_copies;
+mod replay_killed;
 mod secrets;
 mod shutdown;
 mod status;
