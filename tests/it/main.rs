@@ -37,6 +37,10 @@ mod database;
 #[cfg(test)]
 mod disk_full;
 #[cfg(test)]
+mod doctor_file;
+#[cfg(test)]
+mod doctor_nats;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod early_letters;

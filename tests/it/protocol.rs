@@ -4,7 +4,9 @@
 use crate::harness::Broker;
 
 mod accounts;
+mod bundles;
 mod dead;
+mod doctor;
 mod documents;
 mod errors;
 mod federation;
@@ -15,6 +17,7 @@ mod people;
 mod realm_status;
 mod replay;
 mod replay_copies;
+mod replay_killed;
 mod secrets;
 mod shutdown;
 mod status;

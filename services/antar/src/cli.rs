@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
+use crate::doctor::DoctorArgs;
 use crate::healthcheck::HealthcheckArgs;
 use crate::status::StatusArgs;
 use crate::trace::TraceArgs;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Dead(DeadArgs),
     /// How realms are: edges, lanes to other realms, what waits, storage.
     Status(StatusArgs),
+    /// Check an installation against what is promised: what is wrong, what it means, what to do.
+    Doctor(DoctorArgs),
     /// Where a message is: its way through all realms.
     Trace(TraceArgs),
     /// What happened in a realm: show, follow, keep or copy it.
@@ -450,6 +453,7 @@ mod tests {
             "antar realm backup realm1 realm1.backup --data /tmp/x --with-key --json",
             "antar realm restore realm1.backup --broker sqlite:x.db --realm realm1 --new-key --json",
             "antar realm nats-config realm1 realm2 --credentials keys --output accounts.conf",
+            "antar doctor --config antar.toml --realm realm1 --monitor 127.0.0.1:8222 --format json",
             "antar healthcheck --http 127.0.0.1:8080",
             "antar config check --config antar.toml",
             "antar config print",

@@ -72,12 +72,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// The whole answer, as text.
 fn ask(address: SocketAddr) -> std::io::Result<String> {
+    get(address, "/readyz", ANSWER_BYTES_MAX)
+}
+
+/// What is answered to `GET path`, head and all, up to so many bytes; within 4 s.
+pub(crate) fn get(address: SocketAddr, path: &str, bytes_max: u64) -> std::io::Result<String> {
     let deadline = Instant::now() + ANSWER_MAX;
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
-    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let (mut answer, mut piece) = (Vec::new(), [0; 1024]);
-    while (answer.len() as u64) < ANSWER_BYTES_MAX {
+    while (answer.len() as u64) < bytes_max {
         // A timeout for each read alone would let a server that drips bytes hold the check up for ever.
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

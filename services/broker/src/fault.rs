@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    Append, AppendError, Appended, Broker, Bucket, EntryId, Expect, Filter, KvEntry, KvError, KvWatch,
+    Append, AppendError, Appended, Broker, Bucket, EntryId, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
     OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
     RequestError, Requests, Revision, Seq, SharedBroker, StreamSpec, Subject, Tail, Usage,
 };
@@ -184,6 +184,11 @@ impl Broker for Faulty {
     async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
         self.faults.pass().await.map_err(ReadError::Unavailable)?;
         self.inner.stream_names().await
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        self.faults.pass().await.map_err(ReadError::Unavailable)?;
+        self.inner.examine(streams, buckets).await
     }
 
     async fn append(&self, mut append: Append) -> Result<PendingAppend, AppendError> {

@@ -7,6 +7,7 @@
 //! `conformance` (feature `testing`) runs them against any implementation.
 
 mod entry;
+mod examine;
 mod kv;
 mod queue;
 mod reading;
@@ -33,6 +34,7 @@ pub use entry::{
     Headers, IDEMPOTENCE_WINDOW, OpenError, Page, PendingAppend, ReadError, ReadFrom, ReadLimit,
     SUBJECTS_MAX, Seq, StreamSpec, Tail, TailSource, Timestamp,
 };
+pub use examine::{Flaw, FlawKind, Severity, clock_offset_us, clock_severity, clock_words, flaws};
 pub use kv::{Bucket, Expect, KvChange, KvEntry, KvError, KvSource, KvWatch, Revision};
 pub use queue::{Lease, LeaseError, Queue, QueueName, QueueState};
 pub use rpc::{Replier, Request, RequestError, Requests, Service};
@@ -90,7 +92,7 @@ pub async fn open_for_reading(settings: &Settings) -> Result<SharedBroker, OpenE
         return Ok(Arc::new(reading::ReadOnly(broker)));
     }
     let options = sqlite::Options::parse(&settings.url)?;
-    Ok(Arc::new(reading::ReadOnly(sqlite::OutsideReader::open(options.path).await?)))
+    Ok(Arc::new(reading::ReadOnly(sqlite::OutsideReader::open(options).await?)))
 }
 
 /// A broker, shared by everything in the process that uses it.
@@ -209,6 +211,13 @@ pub trait Broker: Send + Sync + 'static {
     async fn serve_as(&self, _service: &Service, subject: &Subject) -> Result<Requests, RequestError> {
         self.serve(subject).await
     }
+
+    /// Looks for what is wrong with the broker and with these streams and buckets, as whoever relies on them would make them.
+    /// Stores nothing, changes nothing and holds nobody up. What was just made has no flaw but what lies in how the broker
+    /// itself was set up.
+    ///
+    /// Errors: what cannot be looked at because the broker does not answer.
+    async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError>;
 
     /// How much these streams hold, those of them that are there, and the broker as a whole.
     async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError>;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use crate::nats::OwnedNatsBroker;
 use crate::{
-    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
-    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
-    Requests, Revision, Seq, StreamSpec, Subject, Tail, Usage,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
+    OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
+    RequestError, Requests, Revision, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// What everything that would change something is answered.
@@ -21,6 +21,7 @@ const REFUSAL: &str = "the broker was opened for reading only";
 pub(crate) trait Reading: Send + Sync + 'static {
     async fn missing(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<String>, OpenError>;
     async fn stream_names(&self) -> Result<Vec<String>, ReadError>;
+    async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError>;
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError>;
     async fn last(&self, subject: &Subject) -> Result<Seq, ReadError>;
     async fn count(&self, subject: &Subject) -> Result<u64, ReadError>;
@@ -51,6 +52,10 @@ impl<R: Reading> Broker for ReadOnly<R> {
 
     async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
         self.0.stream_names().await
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        self.0.examine(streams, buckets).await
     }
 
     async fn append(&self, _append: Append) -> Result<PendingAppend, AppendError> {
@@ -148,6 +153,10 @@ impl Reading for OwnedNatsBroker {
 
     async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
         Broker::stream_names(self).await
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        Broker::examine(self, streams, buckets).await
     }
 
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError> {

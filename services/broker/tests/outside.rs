@@ -108,6 +108,9 @@ async fn a_file_that_nobody_serves_is_read_and_nothing_is_made_beside_it() {
     let before = files(dir.path());
     let reader = open_for_reading(&settings(&file)).await.unwrap();
     assert_eq!(read(&reader).await, ["one"]);
+    let spec = StreamSpec { name: "LOG".into(), filters: vec![everything()], entries_per_subject_max: None };
+    let flaws = reader.examine(&[spec], &[]).await.unwrap();
+    assert!(flaws.iter().all(|flaw| flaw.kind.id == "sqlite.space"), "{flaws:?}");
     reader.close().await;
     assert_eq!(files(dir.path()), before);
 }
@@ -266,6 +269,11 @@ async fn a_reader_of_an_empty_nats_server_makes_nothing() {
     let reader: SharedBroker = open_for_reading(&settings).await.unwrap();
     refuses_to_change_anything(&reader).await;
     assert!(reader.kv_watch(&Bucket::new("b").unwrap()).await.is_err());
+    let filters = vec![Filter::new("case.a.log.>").unwrap()];
+    let spec = StreamSpec { name: "LOG".into(), filters, entries_per_subject_max: None };
+    let flaws = reader.examine(&[spec], &[Bucket::new("b").unwrap()]).await.unwrap();
+    let missing = flaws.iter().filter(|flaw| flaw.kind.id == "stream.missing");
+    assert_eq!(missing.count(), 3, "the stream, the bucket, and that of queues: {flaws:?}");
     let broker = antar_broker::open(&settings).await.unwrap();
     assert_eq!(broker.stream_names().await.unwrap(), Vec::<String>::new());
     let buckets = [Bucket::new("b").unwrap()];

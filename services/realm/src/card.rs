@@ -10,6 +10,7 @@ use antar_proto::{RealmId, UserName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_rfc3339;
 use crate::key::PublicKey;
 use crate::peer::AddRealmError;
 use crate::places::Places;
@@ -36,6 +37,9 @@ pub(crate) struct NameCard {
     /// It takes no envelopes at the moment; lanes to it wait.
     #[serde(default)]
     pub(crate) paused: bool,
+    /// What time it is there (RFC 3339, UTC), so that whoever asks can compare clocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) now: Option<String>,
     /// Why it would put envelopes of the asking realm aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<Refused>,
@@ -124,6 +128,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").into(),
             key: Some(self.key.public().clone()),
             paused: self.is_paused(),
+            now: Some(now_rfc3339()),
             refused: None,
         }
     }

@@ -75,6 +75,9 @@ impl LaneStatus {
     }
 }
 
+/// What stands in the error of a lane whose peer knows another key of this realm.
+pub(crate) const KEY_REFUSED: &str = "knows another key of ours";
+
 /// Why a batch did not reach the peer.
 #[derive(Debug, thiserror::Error)]
 enum LaneError {
@@ -82,7 +85,7 @@ enum LaneError {
     PeerPaused,
     #[error("{0}; `antar realm trust` says which is right")]
     KeyChanged(String),
-    #[error("the realm knows another key of ours than {0}: its operators have to trust it")]
+    #[error("the realm {why} than {0}: its operators have to trust it", why = KEY_REFUSED)]
     NotTrusted(PublicKey),
     #[error("the realm cannot see our name card")]
     NoCard,

@@ -9,6 +9,7 @@ mod account;
 pub mod admin;
 mod arrival;
 mod card;
+pub mod checkup;
 mod clock;
 pub mod config;
 mod copy;

@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 
 use antar_broker::Entry;
+use antar_proto::envelope::unbundle;
 use antar_realm::traffic::{Kind, REPLAYED_HEADER, Spot};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 /// What the names of headers begin with that say why something could not be delivered.
 const DEAD_HEADERS: &str = "Antar-Dead-";
+/// Which envelopes of a bundle could not be delivered, where not all of them are meant.
+const DEAD_LINES: &str = "Antar-Dead-Lines";
 /// Most receivers that are shown of an entry: more than a realm takes.
 const RECEIVERS_MAX: usize = 4_096;
 
@@ -70,6 +73,10 @@ pub struct Facts<'a> {
     pub code: Cow<'a, str>,
     /// From where it was copied: `realm/sequence`.
     pub replayed: Option<&'a str>,
+    /// Which envelope of a bundle it is, from 0; `None` of an entry that is no bundle.
+    pub line: Option<usize>,
+    /// The bytes that say all this.
+    pub body: &'a [u8],
 }
 
 /// All fields that the bodies of entries have.
@@ -147,11 +154,26 @@ impl<'de: 'a, 'a> Deserialize<'de> for To<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Reads an entry that stands at `spot`.
+    /// Reads an entry that stands at `spot`, and of a bundle each envelope.
+    pub fn all(entry: &'a Entry, spot: &Spot<'a>) -> impl Iterator<Item = Self> {
+        let lines = lines_of(entry, spot);
+        let one = lines.is_empty().then(|| Self::of(entry, spot));
+        let spot = *spot;
+        one.into_iter().chain(lines.into_iter().map(move |(line, body)| {
+            let facts = Self { line: Some(line), ..Self::of_body(body, &spot, false) };
+            facts.with_headers(entry)
+        }))
+    }
+
+    /// Reads an entry that stands at `spot` and is no bundle.
     pub fn of(entry: &'a Entry, spot: &Spot<'a>) -> Self {
         // A letter without such headers holds its reason, and the envelope as text.
         let is_wrapped = !entry.headers.iter().any(|(name, _)| name.starts_with(DEAD_HEADERS));
-        let mut facts = Self::of_body(&entry.body, spot, is_wrapped);
+        Self::of_body(&entry.body, spot, is_wrapped).with_headers(entry)
+    }
+
+    fn with_headers(mut self, entry: &'a Entry) -> Self {
+        let facts = &mut self;
         for (name, value) in &entry.headers {
             if name == REPLAYED_HEADER {
                 facts.replayed = Some(value);
@@ -162,14 +184,15 @@ impl<'a> Facts<'a> {
                 _ => {}
             }
         }
-        facts
+        self
     }
 
     fn of_body(bytes: &'a [u8], spot: &Spot<'a>, is_wrapped: bool) -> Self {
-        let Ok(body) = serde_json::from_slice::<Body<'a>>(bytes) else { return Self::unknown() };
+        let unknown = Self { body: bytes, ..Self::unknown() };
+        let Ok(body) = serde_json::from_slice::<Body<'a>>(bytes) else { return unknown };
         let Body { id, origin, dest, text, .. } = body;
         let raw = std::str::from_utf8(bytes).ok();
-        let mut facts = Self { id, origin, dest, ..Self::unknown() };
+        let mut facts = Self { id, origin, dest, ..unknown };
         if spot.kind == Kind::Dead {
             (facts.reason, facts.code) = (body.reason, body.code);
         }
@@ -177,7 +200,7 @@ impl<'a> Facts<'a> {
             (Kind::Dead, "") if is_wrapped && !body.body.is_empty() => {
                 let spot = Spot { kind: Kind::Dead, user: None, beside: None };
                 let inner = Facts::of_body(body.body.as_bytes(), &spot, false).into_owned();
-                Self { reason: facts.reason, code: facts.code, ..inner }
+                Self { reason: facts.reason, code: facts.code, body: bytes, ..inner }
             }
             (_, "message") => {
                 let (from, to) = (body.from, body.to.0);
@@ -219,6 +242,8 @@ impl<'a> Facts<'a> {
             reason: none.clone(),
             code: none,
             replayed: None,
+            line: None,
+            body: &[],
         }
     }
 
@@ -238,6 +263,23 @@ impl<'a> Facts<'a> {
             reason: own(self.reason),
             code: own(self.code),
             replayed: None,
+            line: None,
+            body: &[],
         }
     }
+}
+
+/// The envelopes of a bundle with their numbers; none of an entry that is no bundle. Of a dead letter those that are meant.
+fn lines_of<'a>(entry: &'a Entry, spot: &Spot<'_>) -> Vec<(usize, &'a [u8])> {
+    if !matches!(spot.kind, Kind::Inbox | Kind::Dead) || memchr::memchr(b'\n', &entry.body).is_none() {
+        return Vec::new();
+    }
+    let Ok(lines) = unbundle(&entry.body) else { return Vec::new() };
+    let meant = entry.headers.iter().find(|(name, _)| name == DEAD_LINES);
+    let meant: Option<Vec<usize>> =
+        meant.map(|(_, lines)| lines.split(',').filter_map(|number| number.parse().ok()).collect());
+    lines
+        .enumerate()
+        .filter(|(number, _)| meant.as_ref().is_none_or(|meant| meant.contains(number)))
+        .collect()
 }

@@ -73,13 +73,18 @@ fn rest(show: &Show, entry: &Entry, facts: &Facts<'_>, out: &mut Vec<u8>) {
     }
     if facts.what == What::Unknown {
         out.extend_from_slice(b",\"bytes\":");
-        number(entry.body.len() as u64, out);
+        let bytes = if facts.line.is_some() { facts.body.len() } else { entry.body.len() };
+        number(bytes as u64, out);
     }
     for (name, value) in [("code", &facts.code), ("reason", &facts.reason)] {
         if !value.is_empty() {
             out.extend_from_slice(format!(",\"{name}\":").as_bytes());
             string(value, out);
         }
+    }
+    if let Some(line) = facts.line {
+        out.extend_from_slice(b",\"line\":");
+        number(line as u64, out);
     }
     if let Some(replayed) = facts.replayed {
         out.extend_from_slice(b",\"replayed\":");

@@ -62,12 +62,21 @@ impl Selection {
         })
     }
 
-    /// Whether an entry is wanted that may be.
-    pub fn is_wanted(&self, entry: &Entry, spot: &Spot<'_>, facts: &Facts<'_>) -> bool {
-        self.is_about_user(entry, spot, facts) && self.is_about_peer(spot, facts) && self.has_words(facts)
+    /// Whether an entry is wanted that may be, or an envelope of it.
+    pub fn is_wanted(&self, spot: &Spot<'_>, facts: &Facts<'_>) -> bool {
+        self.is_about_id(facts)
+            && self.is_about_user(spot, facts)
+            && self.is_about_peer(spot, facts)
+            && self.has_words(facts)
     }
 
-    fn is_about_user(&self, entry: &Entry, spot: &Spot<'_>, facts: &Facts<'_>) -> bool {
+    /// Of a bundle that speaks of a message, not every envelope does.
+    fn is_about_id(&self, facts: &Facts<'_>) -> bool {
+        let (Some(id), Some(_)) = (&self.id, facts.line) else { return true };
+        id.hyphenated.find(facts.body).is_some()
+    }
+
+    fn is_about_user(&self, spot: &Spot<'_>, facts: &Facts<'_>) -> bool {
         let (Some(Address { user, realm }), Some(own)) = (&self.user, &self.own) else { return true };
         let is_own = realm == own;
         if is_own && (spot.user == Some(user.as_str()) || facts.user == user.as_str()) {
@@ -80,7 +89,7 @@ impl Selection {
         let is_receiver = facts.dest == realm.as_str() && facts.to.iter().any(|name| name == user.as_str());
         is_sender
             || is_receiver
-            || (facts.what == What::Receipt && is_told_of(entry, &facts.origin, user.as_str(), realm))
+            || (facts.what == What::Receipt && is_told_of(facts.body, &facts.origin, user.as_str(), realm))
     }
 
     fn is_about_peer(&self, spot: &Spot<'_>, facts: &Facts<'_>) -> bool {
@@ -97,9 +106,8 @@ impl Selection {
 }
 
 /// Whether a receipt speaks of a user: of one who sent, in the realm that gets it, or of one who received.
-fn is_told_of(entry: &Entry, origin: &str, user: &str, realm: &RealmId) -> bool {
-    let Ok(Envelope { content: Content::Receipt { results }, dest, .. }) = Envelope::from_bytes(&entry.body)
-    else {
+fn is_told_of(body: &[u8], origin: &str, user: &str, realm: &RealmId) -> bool {
+    let Ok(Envelope { content: Content::Receipt { results }, dest, .. }) = Envelope::from_bytes(body) else {
         return false;
     };
     results.iter().any(|outcome| {

@@ -88,7 +88,8 @@ fn words(show: &Show, entry: &Entry, facts: &Facts<'_>) -> String {
         (Some(text), _) if show.text => words.push(text.clone().into_owned()),
         (None, Some(detail)) => words.push(detail_of(facts, detail).to_owned()),
         (None, None) if facts.what == What::Unknown && facts.code.is_empty() => {
-            words.push(format!("({} bytes that cannot be read)", entry.body.len()));
+            let bytes = if facts.line.is_some() { facts.body.len() } else { entry.body.len() };
+            words.push(format!("({bytes} bytes that cannot be read)"));
         }
         _ => {}
     }

@@ -63,6 +63,19 @@ pub(crate) fn target_or(
     environment: &Environment,
     presets: Vec<Flag>,
 ) -> Outcome<Target> {
+    let config = config_or(args, realm, environment, presets)?;
+    Ok(Target { realm: config.realm, broker: config.broker })
+}
+
+/// All of the configuration of which [`target_or`] gives a part. One that is not valid is an error with [`Problems`].
+///
+/// [`Problems`]: crate::config::Problems
+pub(crate) fn config_or(
+    args: &OperatorArgs,
+    realm: Option<&str>,
+    environment: &Environment,
+    presets: Vec<Flag>,
+) -> Outcome<Config> {
     let mut flags = Vec::new();
     flags.extend(realm.map(|realm| Flag("realm.id", "--realm", realm.to_owned())));
     flags.extend(args.broker.as_ref().map(|url| Flag("broker.url", "--broker", url.clone())));
@@ -91,7 +104,7 @@ pub(crate) fn target_or(
             (_, false) => {}
         }
     }
-    Ok(Target { realm: config.realm, broker: config.broker })
+    Ok(config)
 }
 
 /// The error for a reply that is none of those that the request can have.

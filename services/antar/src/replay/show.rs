@@ -57,18 +57,19 @@ pub(super) async fn run(args: &ReplayArgs, environment: &Environment) -> Outcome
         let Some(entry) = source.next().await? else { break };
         progress.step();
         let Some(spot) = Spot::of(&entry.subject) else { continue };
-        let facts = Facts::of(&entry, &spot);
-        if !source.selection.is_wanted(&entry, &spot, &facts) {
-            continue;
-        }
-        if let Some(due) = source.due(&entry) {
-            if !out.flush()? {
-                return Ok(());
+        for facts in Facts::all(&entry, &spot) {
+            if left == 0 || !source.selection.is_wanted(&spot, &facts) {
+                continue;
             }
-            tokio::time::sleep_until(due).await;
+            if let Some(due) = source.due(&entry) {
+                if !out.flush()? {
+                    return Ok(());
+                }
+                tokio::time::sleep_until(due).await;
+            }
+            writer.write(&entry, &spot, &facts, &mut out.buffer);
+            left -= 1;
         }
-        writer.write(&entry, &spot, &facts, &mut out.buffer);
-        left -= 1;
     }
     drop(progress);
     out.flush()?;

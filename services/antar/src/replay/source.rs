@@ -100,10 +100,10 @@ impl Source {
         }
     }
 
-    /// Whether an entry is wanted.
+    /// Whether an entry is wanted, or a part of it.
     pub(super) fn is_wanted(&self, entry: &Entry) -> bool {
         let Some(spot) = Spot::of(&entry.subject) else { return false };
-        self.selection.is_wanted(entry, &spot, &Facts::of(entry, &spot))
+        Facts::all(entry, &spot).any(|facts| self.selection.is_wanted(&spot, &facts))
     }
 
     /// Until when an entry has to wait.

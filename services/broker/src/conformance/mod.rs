@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, in a library so that other crates can run them")]
 #![allow(missing_docs, reason = "the name of a case is its claim")]
 
+pub mod examine;
 pub mod fresh;
 pub mod kv;
 pub mod log;
@@ -251,6 +252,11 @@ macro_rules! conformance_tests {
             queue::trimmed_entries_are_not_handed_out
             queue::a_queue_over_no_stream_is_an_error
             queue::a_waiting_worker_is_told_when_the_broker_closes
+            examine::what_was_just_made_has_no_flaw
+            examine::what_is_missing_is_found
+            examine::looking_for_flaws_stores_nothing
+            examine::a_lower_limit_than_was_promised_is_a_flaw
+            examine::a_closed_broker_examines_nothing
             fresh::fresh_appends_are_found_at_the_sequences_that_were_told
             fresh::fresh_and_other_appends_keep_their_order
             fresh::fresh_appends_have_their_copies
@@ -301,6 +307,7 @@ mod tests {
     fn every_case_is_in_the_list() {
         let list = include_str!("mod.rs");
         let groups = [
+            ("examine", include_str!("examine.rs")),
             ("fresh", include_str!("fresh.rs")),
             ("kv", include_str!("kv.rs")),
             ("log", include_str!("log.rs")),

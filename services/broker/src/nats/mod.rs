@@ -4,7 +4,8 @@
 //! * `publish`, `ack` — appends: in order, acknowledged, published again after a lost connection; on a connection of its own.
 //! * `bundle` — several entries in one message; `run` — many appends in an order that holds.
 //! * `api`, `read` — questions to the server; reading entries forward and backward.
-//! * `streams` — the streams and buckets: made, compared, found by subject.
+//! * `streams`, `differences` — the streams and buckets: made, compared, found by subject.
+//! * `examine`, `permissions` — what is wrong with the servers, the account, the user and the streams.
 //! * `tail` — following what is stored, live and without a gap.
 //! * `kv`, `queue`, `rpc` — buckets, work queues on them, requests and services.
 //!
@@ -14,10 +15,13 @@
 mod ack;
 mod api;
 mod bundle;
+mod differences;
+mod examine;
 mod kv;
 mod message;
 mod open;
 mod options;
+mod permissions;
 mod publish;
 mod queue;
 mod read;
@@ -43,9 +47,9 @@ use self::publish::{Publish, Publisher};
 use self::read::Reader;
 use self::streams::{Stream, bucket_stream};
 use crate::{
-    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
-    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
-    Requests, Revision, Seq, Service, StreamSpec, Subject, Tail, Usage,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
+    OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
+    RequestError, Requests, Revision, Seq, Service, StreamSpec, Subject, Tail, Usage,
 };
 
 /// How far back a repetition of an append with an expectation is looked for.
@@ -61,6 +65,7 @@ type Turn = tokio::sync::OwnedMutexGuard<()>;
 /// A broker on NATS. See the module. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct NatsBroker {
+    options: options::Options,
     publisher: Publisher,
     reader: Reader,
     queues: Arc<queue::Queues>,
@@ -299,6 +304,11 @@ impl Broker for OwnedNatsBroker {
     async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
         self.0.check_open()?;
         self.0.reader.streams.names().await.map_err(|error| ReadError::Unavailable(error.to_string()))
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        self.0.check_open()?;
+        self.0.look_for_flaws(streams, buckets).await
     }
 
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {

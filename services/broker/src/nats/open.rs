@@ -56,6 +56,7 @@ impl OwnedNatsBroker {
         let streams = Streams::new(api.clone(), options.replicas, may_make);
         guard.disarm();
         Ok(Self(NatsBroker {
+            options,
             bundler: bundle::Bundler::new(publisher.clone(), tasks.clone()),
             publisher,
             reader: Reader { api, streams },
@@ -84,7 +85,7 @@ pub(super) async fn patiently<F: Future<Output = Result<(), OpenError>>>(
     }
 }
 
-fn check_server(info: &async_nats::ServerInfo) -> Result<(), OpenError> {
+pub(super) fn check_server(info: &async_nats::ServerInfo) -> Result<(), OpenError> {
     let mut numbers = info.version.split(['.', '-']).map(|number| number.parse::<u64>().ok());
     let mut next = || numbers.next().flatten().unwrap_or(0);
     let version = (next(), next(), next());

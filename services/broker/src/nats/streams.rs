@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::api::{API_TIMEOUT, Api, ApiError, Get};
+use super::differences::broken_promises;
 use crate::{Bucket, Filter, IDEMPOTENCE_WINDOW, OpenError, ReadError, StreamSpec, StreamUsage, Usage};
 
 /// Most consumers of a stream: ours has none, a person's tools may have some (the server's default is 1,000).
@@ -27,7 +28,7 @@ const LEADER_DELAY: Duration = Duration::from_millis(20);
 const NAMES_PER_PAGE: usize = 1024;
 
 /// What the names of streams behind buckets begin with (ADR-8).
-const BUCKET_PREFIX: &str = "KV_";
+pub(super) const BUCKET_PREFIX: &str = "KV_";
 
 /// A stream that is there.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl Streams {
         self.known(filter.as_str()).ok_or_else(|| ReadError::NoStream(filter.clone()))
     }
 
-    async fn info(&self, name: &str) -> Result<Option<Info>, ApiError> {
+    pub(super) async fn info(&self, name: &str) -> Result<Option<Info>, ApiError> {
         match self.api.ask(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await {
             Ok(info) => Ok(Some(info)),
             Err(ApiError::NotFound(_)) => Ok(None),
@@ -184,7 +185,7 @@ impl Streams {
         Ok(all.into_iter().filter(|name| !name.starts_with(BUCKET_PREFIX)).collect())
     }
 
-    async fn all_names(&self) -> Result<BTreeSet<String>, ApiError> {
+    pub(super) async fn all_names(&self) -> Result<BTreeSet<String>, ApiError> {
         #[derive(Deserialize)]
         struct Names {
             #[serde(default)]
@@ -211,38 +212,13 @@ impl Streams {
         if spec.name.is_empty() || !spec.name.bytes().all(sane) {
             return Err(OpenError::Invalid(format!("{:?} is no name of a stream", spec.name)));
         }
-        let scope = scope(&spec.filters).ok_or_else(|| {
-            OpenError::Invalid(format!(
-                "the filters of stream {} do not begin with the same two tokens",
-                spec.name
-            ))
-        })?;
-        let live = (scope.clone(), format!("{scope}live."));
-        let config = Config {
-            name: spec.name.clone(),
-            subjects: spec.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
-            max_messages_per_subject: spec.entries_per_subject_max.map_or(-1, to_i64),
-            discard_new_per_subject: spec.entries_per_subject_max.is_some(),
-            duplicate_window: IDEMPOTENCE_WINDOW,
-            ..common(self.replicas, &live)
-        };
+        let config = stream_config(spec, self.replicas)?;
         self.make_or_compare(config, true).await
     }
 
     /// See [`crate::Broker::open_bucket`].
     pub(super) async fn open_bucket(&self, bucket: &Bucket) -> Result<(), OpenError> {
-        let live = (bucket_prefix(bucket), bucket_live(bucket));
-        let config = Config {
-            name: bucket_stream(bucket),
-            subjects: vec![format!("{}>", live.0)],
-            max_messages_per_subject: 1,
-            allow_rollup: true,
-            deny_delete: true,
-            allow_message_ttl: true,
-            subject_delete_marker_ttl: Some(MARKER_TTL),
-            duplicate_window: BUCKET_WINDOW,
-            ..common(self.replicas, &live)
-        };
+        let config = bucket_config(bucket, self.replicas);
         self.make_or_compare(config, false).await
     }
 
@@ -294,7 +270,7 @@ impl Streams {
             },
         };
         let differs = |difference: String| OpenError::Differs { name: wanted.name.clone(), difference };
-        if let Some(difference) = difference(&info.config, &wanted) {
+        if let Some((_, difference)) = broken_promises(&info.config, &wanted).into_iter().next() {
             return Err(differs(difference));
         }
         let (is, wants) = (info.config.max_messages_per_subject, wanted.max_messages_per_subject);
@@ -321,6 +297,41 @@ impl Streams {
     }
 }
 
+/// What a stream has to be like.
+pub(super) fn stream_config(spec: &StreamSpec, replicas: usize) -> Result<Config, OpenError> {
+    let scope = scope(&spec.filters).ok_or_else(|| {
+        OpenError::Invalid(format!(
+            "the filters of stream {} do not begin with the same two tokens",
+            spec.name
+        ))
+    })?;
+    let live = (scope.clone(), format!("{scope}live."));
+    Ok(Config {
+        name: spec.name.clone(),
+        subjects: spec.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
+        max_messages_per_subject: spec.entries_per_subject_max.map_or(-1, to_i64),
+        discard_new_per_subject: spec.entries_per_subject_max.is_some(),
+        duplicate_window: IDEMPOTENCE_WINDOW,
+        ..common(replicas, &live)
+    })
+}
+
+/// What the stream behind a bucket has to be like.
+pub(super) fn bucket_config(bucket: &Bucket, replicas: usize) -> Config {
+    let live = (bucket_prefix(bucket), bucket_live(bucket));
+    Config {
+        name: bucket_stream(bucket),
+        subjects: vec![format!("{}>", live.0)],
+        max_messages_per_subject: 1,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(MARKER_TTL),
+        duplicate_window: BUCKET_WINDOW,
+        ..common(replicas, &live)
+    }
+}
+
 /// Settings that all streams share.
 fn common(replicas: usize, live: &(String, String)) -> Config {
     Config {
@@ -342,47 +353,6 @@ fn common(replicas: usize, live: &(String, String)) -> Config {
     }
 }
 
-/// What in an existing stream breaks a promise, for people.
-fn difference(is: &Config, wants: &Config) -> Option<String> {
-    let sorted = |config: &Config| {
-        let mut subjects = config.subjects.clone();
-        subjects.sort();
-        subjects.join(" ")
-    };
-    let republish = |config: &Config| {
-        config.republish.as_ref().map(|one| (one.source.clone(), one.destination.clone(), one.headers_only))
-    };
-    let says = |what: &str| Some(what.to_owned());
-    if sorted(is) != sorted(wants) {
-        return Some(format!("its subjects are {}, not {}", sorted(is), sorted(wants)));
-    } else if is.storage != StorageType::File {
-        return says("it is kept in memory, not in files");
-    } else if is.retention != RetentionPolicy::Limits {
-        return says("it forgets what was taken: its retention is not by limits");
-    } else if is.discard != DiscardPolicy::New {
-        return says("it drops old entries for new ones: its discard policy is not new");
-    } else if !is.max_age.is_zero() {
-        return says("it drops entries by age, read or not: max_age is set");
-    } else if is.max_messages > 0 && is.max_messages < i64::from(u32::MAX) {
-        return says("it has a limit for all entries together (max_msgs), which lets one fill it for all");
-    } else if is.duplicate_window < wants.duplicate_window {
-        return Some(format!(
-            "it recognises a repetition for {} s only, not {} s",
-            is.duplicate_window.as_secs(),
-            wants.duplicate_window.as_secs()
-        ));
-    } else if !is.allow_direct {
-        return says("it cannot be read directly: allow_direct is off");
-    } else if is.no_ack || is.sealed {
-        return says("it acknowledges nothing, or is sealed");
-    } else if republish(is) != republish(wants) {
-        return says("it does not announce what it stores as it should: republish differs");
-    } else if wants.allow_message_ttl && !is.allow_message_ttl {
-        return says("its keys cannot expire: allow_msg_ttl is off");
-    }
-    None
-}
-
 /// A stream with what is needed to use it; `None` for one that announces nothing.
 fn stream_of(info: &Info) -> Option<Stream> {
     let config = &info.config;
@@ -401,7 +371,7 @@ fn to_i64(number: u64) -> i64 {
 }
 
 /// Whether everything that `filter` matches is matched by `own` too.
-fn covers(own: &str, filter: &str) -> bool {
+pub(super) fn covers(own: &str, filter: &str) -> bool {
     let mut theirs = filter.split('.');
     for pattern in own.split('.') {
         match (pattern, theirs.next()) {

@@ -4,6 +4,7 @@
 //! * `index`, `ring` — what is known in memory: subjects, their newest sequences, the newest rows.
 //! * `read`, `pool` — reading, from memory or on threads with connections of their own.
 //! * `run` — appends that go together; `hub`, `tail`, `queue` — who waits for new entries.
+//! * `examine` — what is wrong with the file.
 //! * `outside` — reading the file from another process, while this one serves it or nobody does.
 //! * `usage` — how much the file takes.
 //! * `rpc`, `control` — requests inside the process, and from other processes through a socket beside the file.
@@ -12,6 +13,7 @@
 //! writer changes the index, and only after a commit.
 
 mod control;
+mod examine;
 mod flush;
 mod hub;
 mod index;
@@ -54,9 +56,9 @@ use self::op::{KvWrite, Op};
 use self::read::Question;
 use self::shared::{OPS_MAX, Shared};
 use crate::{
-    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
-    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
-    Requests, Revision, Seq, StreamSpec, Subject, Tail, Usage,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
+    OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
+    RequestError, Requests, Revision, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// A broker in one file. See the module.
@@ -154,6 +156,20 @@ impl Broker for SqliteBroker {
             self.shared.index().streams.iter().map(|stream| stream.name.clone()).collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], _buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        if self.shared.is_closed() {
+            return Err(ReadError::Closed);
+        }
+        let (options, streams) = (self.options.clone(), streams.to_vec());
+        let looked = self.shared.pool.run(move |conn| {
+            let mut found = examine::of_files(&options.path, options.synchronous);
+            let tx = conn.unchecked_transaction()?;
+            found.extend(examine::of_content(&tx, &options.path, &streams)?);
+            Ok(found)
+        });
+        looked.await.map_err(ReadError::Unavailable)
     }
 
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use antar_broker::conformance::Harness;
 use antar_broker::sqlite::{Options, SqliteBroker};
 use antar_broker::{
-    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, KvEntry, KvError, KvWatch, OpenError,
-    Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit, RequestError,
-    Requests, Revision, Seq, Settings, SharedBroker, StreamSpec, Subject, Tail, Usage, open_for_reading,
+    Append, AppendError, Appended, Broker, Bucket, Expect, Filter, Flaw, KvEntry, KvError, KvWatch,
+    OpenError, Page, PendingAppend, Queue, QueueName, QueueState, ReadError, ReadFrom, ReadLimit,
+    RequestError, Requests, Revision, Seq, Settings, SharedBroker, StreamSpec, Subject, Tail, Usage,
+    open_for_reading,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -111,6 +112,10 @@ impl Broker for Halves {
 
     async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
         self.reader.stream_names().await
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        self.reader.examine(streams, buckets).await
     }
 
     async fn append(&self, append: Append) -> Result<PendingAppend, AppendError> {

@@ -24,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::follow::Mark;
 use self::picture::Picture;
+use super::options::{Options, Synchronous};
 use super::read::{Look, Question};
 use crate::reading::Reading;
 use crate::{
-    Bucket, Filter, KvEntry, KvError, KvWatch, OpenError, Page, QueueName, QueueState, ReadError, ReadFrom,
-    ReadLimit, Seq, StreamSpec, Subject, Tail, Usage,
+    Bucket, Filter, Flaw, KvEntry, KvError, KvWatch, OpenError, Page, QueueName, QueueState, ReadError,
+    ReadFrom, ReadLimit, Seq, StreamSpec, Subject, Tail, Usage,
 };
 
 /// How long a look may take, waiting for those before it included.
@@ -39,6 +40,8 @@ pub(crate) struct OutsideReader(Arc<Outside>);
 
 struct Outside {
     path: PathBuf,
+    /// As whoever serves the file is told.
+    synchronous: Synchronous,
     picture: Arc<tokio::sync::Mutex<Picture>>,
     /// The newest that the task of followers has seen.
     mark: watch::Sender<Mark>,
@@ -54,10 +57,17 @@ impl Drop for OutsideReader {
 
 impl OutsideReader {
     /// Looks whether the file is there and is Antar's.
-    pub(crate) async fn open(path: PathBuf) -> Result<Self, OpenError> {
+    pub(crate) async fn open(options: Options) -> Result<Self, OpenError> {
+        let Options { path, synchronous, .. } = options;
         let (closed, mark) = (CancellationToken::new(), watch::Sender::new(Mark::default()));
-        let outside =
-            Outside { path, picture: Arc::default(), mark, is_watching: AtomicBool::new(false), closed };
+        let outside = Outside {
+            path,
+            synchronous,
+            picture: Arc::default(),
+            mark,
+            is_watching: AtomicBool::new(false),
+            closed,
+        };
         let outside = Self(Arc::new(outside));
         outside.0.look(|_, _| Ok(())).await?;
         Ok(outside)
@@ -139,6 +149,17 @@ impl Reading for OutsideReader {
 
     async fn stream_names(&self) -> Result<Vec<String>, ReadError> {
         self.0.read(|picture, _| Ok(picture.stream_names())).await
+    }
+
+    async fn examine(&self, streams: &[StreamSpec], _buckets: &[Bucket]) -> Result<Vec<Flaw>, ReadError> {
+        let (path, streams) = (self.0.path.clone(), streams.to_vec());
+        let synchronous = self.0.synchronous;
+        let looked = self.0.read(move |_, conn| {
+            let mut found = super::examine::of_files(&path, synchronous);
+            found.extend(super::examine::of_content(conn, &path, &streams)?);
+            Ok(found)
+        });
+        looked.await
     }
 
     async fn read(&self, filter: &Filter, from: ReadFrom, limit: ReadLimit) -> Result<Page, ReadError> {

@@ -1,0 +1,208 @@
+//! One realm: whether it is there and served, its lanes, its dead letters, and its peers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use antar_broker::{ReadError, Timestamp, clock_offset_us, clock_severity, clock_words};
+use antar_proto::RealmId;
+use antar_realm::Realm;
+use antar_realm::admin::{self, AdminReply, AdminRequest};
+use antar_realm::checkup::{self, Card, PeerFacts};
+use antar_realm::snapshot::Snapshot;
+use tokio::task::JoinSet;
+
+use super::ask::{Asker, NoAnswer};
+use super::report::Report;
+use super::{Patient, broker, keys, kinds};
+
+/// How long an edge, or a peer, may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// What waits longer than this in a lane does not only wait for its turn.
+const WAITS_MAX: Duration = Duration::from_secs(60);
+/// Most peers that are asked for their cards at a time.
+const ASKED_MAX: usize = 32;
+
+/// What an edge of the realm says of it.
+struct Served {
+    /// The key that it signs with.
+    key: String,
+    /// Why each lane last failed.
+    errors: HashMap<String, String>,
+}
+
+/// Looks at all of a realm. Errors: the broker does not answer.
+pub(super) async fn check(patient: &Patient<'_>, report: &mut Report) -> Result<(), ReadError> {
+    let (realm, name) = (Some(&patient.realm), patient.realm.as_str());
+    let unavailable = |error: String| ReadError::Unavailable(error);
+    let exists = Realm::exists(patient.broker, &patient.realm).await;
+    if !exists.map_err(|error| unavailable(error.to_string()))? {
+        report.say(realm, &kinds::REALM_MISSING, name, format!("there is no realm {name} in the broker"));
+        return Ok(());
+    }
+    broker::check(patient, report).await?;
+    if let Err(error) = check_kept(patient, report).await {
+        report.say(realm, &kinds::REALM_UNREAD, name, format!("realm {name} cannot be read: {error}"));
+    }
+    Ok(())
+}
+
+/// What is read from the realm's own streams and buckets, some of which may be lost.
+async fn check_kept(patient: &Patient<'_>, report: &mut Report) -> Result<(), ReadError> {
+    let (realm, name) = (Some(&patient.realm), patient.realm.as_str());
+    let unavailable = |error: antar_broker::KvError| ReadError::Unavailable(error.to_string());
+    let snapshot = Snapshot::new(patient.realm.clone());
+    if snapshot.restoring(patient.broker).await.map_err(unavailable)?.is_some() {
+        let what = "it is being restored from a backup, or that was broken off";
+        report.say(realm, &kinds::REALM_RESTORING, name, what);
+        return Ok(());
+    }
+    let kept = checkup::public_key(patient.broker, &patient.realm).await.map_err(unavailable)?;
+    keys::check_file(patient, kept.as_deref(), report);
+    let served = served(patient, report).await;
+    if let Some(served) = &served {
+        keys::check_edge(patient, kept.as_deref(), &served.key, report);
+    }
+    let is_paused = checkup::is_paused(patient.broker, &patient.realm).await.map_err(unavailable)?;
+    if is_paused {
+        report.say(realm, &kinds::REALM_PAUSED, name, "its traffic with other realms is stopped");
+    }
+    let peers = checkup::peers(patient.broker, &patient.realm).await?;
+    let cards = cards(&patient.asker, &peers).await;
+    for peer in &peers {
+        let last_error = served.as_ref().and_then(|served| served.errors.get(peer.realm.as_str()));
+        let last_error = last_error.map(String::as_str);
+        // Where nobody serves the file there is nobody to ask, which is told of this realm already.
+        let is_asked = served.is_some() || matches!(*patient.asker, Asker::Nats(_));
+        if let Some(card) = cards.get(&peer.realm).filter(|_| is_asked) {
+            check_card(patient, peer, card.as_ref(), report).await?;
+        }
+        keys::check_trust(patient, peer, last_error, kept.as_deref(), report).await.map_err(unavailable)?;
+        if !is_paused && !peer.blocked {
+            check_lane(patient, peer, last_error, report);
+        }
+    }
+    check_letters(patient, report).await
+}
+
+/// What an edge says, if there is one.
+async fn served(patient: &Patient<'_>, report: &mut Report) -> Option<Served> {
+    let (realm, name) = (Some(&patient.realm), patient.realm.as_str());
+    let request = serde_json::to_vec(&AdminRequest::Show).expect("a request has nothing in it that can fail");
+    let answer = patient.asker.ask(&admin::subject(&patient.realm), request.into(), ANSWER_MAX).await;
+    let why = match answer.map(|answer| serde_json::from_slice(&answer)) {
+        Ok(Ok(AdminReply::Realm { key, peers, .. })) => {
+            let errors = peers.into_iter().filter_map(|peer| Some((peer.realm, peer.last_error?)));
+            return Some(Served { key, errors: errors.collect() });
+        }
+        Err(NoAnswer::Nobody) => {
+            report.say(realm, &kinds::REALM_UNSERVED, name, format!("nobody serves realm {name}"));
+            return None;
+        }
+        Err(NoAnswer::Silent(why)) => why,
+        Ok(Ok(AdminReply::Unavailable { message } | AdminReply::Refused { message, .. })) => message,
+        Ok(Ok(_) | Err(_)) => "it answers something else than was asked: it is of another version".into(),
+    };
+    let what = format!("an edge of realm {name} does not say how it is: {why}");
+    report.say(realm, &kinds::REALM_UNREAD, name, what);
+    None
+}
+
+/// The name card of each peer, with the times between which it came; none for one that does not answer.
+async fn cards(asker: &Arc<Asker>, peers: &[PeerFacts]) -> HashMap<RealmId, Option<Answered>> {
+    let (mut asked, mut cards) = (JoinSet::new(), HashMap::new());
+    for peer in peers {
+        if asked.len() >= ASKED_MAX {
+            cards.extend(asked.join_next().await.and_then(Result::ok));
+        }
+        let (asker, peer) = (asker.clone(), peer.realm.clone());
+        asked.spawn(async move {
+            let began = Timestamp::now();
+            let answer = asker.ask(&checkup::card_subject(&peer), checkup::card_request(), ANSWER_MAX).await;
+            let card = answer.ok().and_then(|answer| checkup::card(&peer, &answer));
+            let answered = card.map(|card| Answered { card, began, ended: Timestamp::now() });
+            (peer, answered)
+        });
+    }
+    while let Some(done) = asked.join_next().await {
+        cards.extend(done.ok());
+    }
+    cards
+}
+
+struct Answered {
+    card: Card,
+    began: Timestamp,
+    ended: Timestamp,
+}
+
+async fn check_card(
+    patient: &Patient<'_>,
+    peer: &PeerFacts,
+    answered: Option<&Answered>,
+    report: &mut Report,
+) -> Result<(), ReadError> {
+    let (realm, name) = (Some(&patient.realm), peer.realm.as_str());
+    let card = answered.map(|answered| &answered.card);
+    keys::check_peer(patient, peer, card, report);
+    if peer.blocked {
+        report.say(
+            realm,
+            &kinds::PEER_BLOCKED,
+            &format!("{} {name}", patient.realm),
+            format!("{name} is blocked"),
+        );
+        return Ok(());
+    }
+    let offset = match answered {
+        Some(Answered { card: Card { now: Some(now), .. }, began, ended }) => {
+            clock_offset_us(*began, *now, *ended)
+        }
+        // Envelopes that were sent after they came in say at least that much.
+        _ => {
+            let ahead = checkup::sent_after_stored_us(patient.broker, &patient.realm, &peer.realm).await?;
+            i64::try_from(ahead).unwrap_or(i64::MAX)
+        }
+    };
+    if let Some(severity) = clock_severity(offset) {
+        let what = format!("the clock of {name} is {} this one's", clock_words(offset));
+        report.add(realm, antar_broker::Flaw::new(&kinds::CLOCK_PEER, name, what).with(severity));
+    }
+    match card {
+        None => report.say(realm, &kinds::PEER_SILENT, name, format!("{name} does not answer")),
+        Some(card) => {
+            if card.paused {
+                report.say(realm, &kinds::PEER_PAUSED, name, format!("{name} is paused"));
+            }
+            let own = env!("CARGO_PKG_VERSION");
+            if card.version != own {
+                let what = format!("{name} is of version {}, this is {own}", card.version);
+                report.say(realm, &kinds::PEER_VERSION, name, what);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_lane(patient: &Patient<'_>, peer: &PeerFacts, last_error: Option<&str>, report: &mut Report) {
+    let age = peer.oldest.map_or(0, |oldest| Timestamp::now().0.saturating_sub(oldest.0));
+    let is_stuck = peer.queued > 0 && (last_error.is_some() || Duration::from_micros(age) > WAITS_MAX);
+    if is_stuck {
+        let (name, seconds) = (peer.realm.as_str(), age / 1_000_000);
+        let why = last_error.map_or_else(String::new, |why| format!(": {why}"));
+        let what = format!("{} wait in the lane to {name}, the oldest for {seconds} s{why}", peer.queued);
+        report.say(Some(&patient.realm), &kinds::LANE_STUCK, name, what);
+    }
+}
+
+async fn check_letters(patient: &Patient<'_>, report: &mut Report) -> Result<(), ReadError> {
+    let open = checkup::open_letters(patient.broker, &patient.realm).await?;
+    if open.by_code.is_empty() {
+        return Ok(());
+    }
+    let counts: Vec<String> = open.by_code.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    let more = if open.more { ", and older ones" } else { "" };
+    let what = format!("dead letters that nothing was done about: {}{more}", counts.join(", "));
+    report.say(Some(&patient.realm), &kinds::DEAD_OPEN, patient.realm.as_str(), what);
+    Ok(())
+}
