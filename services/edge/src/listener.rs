@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::EdgeConfig;
 use crate::connection::Connection;
+use crate::counts::{Counts, Refused};
 use crate::guests::Guests;
 use crate::http;
 
@@ -27,10 +28,14 @@ const KEEPALIVE_RETRIES: u32 = 6;
 const ACCEPT_DELAY_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_DELAY_MAX: Duration = Duration::from_secs(1);
 
+/// How long requests over HTTP may still take at the end.
+const HTTP_DRAIN_TIME: Duration = Duration::from_millis(500);
+
 /// What all connections of an edge share.
 pub(crate) struct Edge {
     pub(crate) realm: Realm,
     pub(crate) config: EdgeConfig,
+    pub(crate) counts: Counts,
 }
 
 /// Listens on an address; port 0 takes a free one.
@@ -54,10 +59,13 @@ pub async fn run(
 ) {
     let (tasks, guests) = (TaskTracker::new(), Guests::new(config.guests_per_address_max));
     let drain_time = config.drain_time;
-    let edge = Arc::new(Edge { realm, config });
+    let edge = Arc::new(Edge { realm, config, counts: Counts::default() });
+    // It answers until the connections have ended: whoever asks shall hear that the edge is not ready.
+    let (http, stop_http) = (TaskTracker::new(), CancellationToken::new());
     if let Some(health) = health {
-        tasks.spawn(http::run(health, edge.realm.clone(), shutdown.clone()));
+        http.spawn(http::run(health, edge.clone(), shutdown.clone(), stop_http.clone()));
     }
+    http.close();
     // Cancel-safe: a connection that was accepted is spawned before the next await.
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -69,6 +77,10 @@ pub async fn run(
     if tokio::time::timeout(drain_time, tasks.wait()).await.is_err() {
         tracing::warn!(realm = %edge.realm.id(), connections = guests.count(), "connections were cut: they did not finish in time");
     }
+    stop_http.cancel();
+    if tokio::time::timeout(HTTP_DRAIN_TIME, http.wait()).await.is_err() {
+        tracing::debug!(realm = %edge.realm.id(), "requests over HTTP were cut");
+    }
 }
 
 async fn accept(listener: &TcpListener, edge: &Arc<Edge>, guests: &Arc<Guests>, tasks: &TaskTracker) {
@@ -78,6 +90,7 @@ async fn accept(listener: &TcpListener, edge: &Arc<Edge>, guests: &Arc<Guests>, 
             Ok((stream, address)) => {
                 delay = ACCEPT_DELAY_MIN;
                 if guests.count() >= edge.config.connections_max {
+                    edge.counts.refused(Refused::Full);
                     tracing::warn!(%address, "too many connections, this one is closed");
                     continue;
                 }
@@ -85,6 +98,7 @@ async fn accept(listener: &TcpListener, edge: &Arc<Edge>, guests: &Arc<Guests>, 
                     tracing::debug!(%address, %error, "a connection went away at once");
                     continue;
                 }
+                edge.counts.connections.inc();
                 let place = guests.enter(address.ip());
                 tasks.spawn(Connection::new(edge.clone(), stream, address.ip(), place).run());
             }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::admin::LetterState;
 use crate::card::{CardRequest, NameCard};
+use crate::clock::timestamp;
 use crate::key_file;
 use crate::lane::KEY_REFUSED;
 use crate::letter::Letter;
@@ -173,11 +174,6 @@ pub async fn sent_after_stored_us(
         }
     }
     Ok(most)
-}
-
-fn timestamp(text: &str) -> Option<Timestamp> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(time.as_microsecond()).ok().map(Timestamp)
 }
 
 #[cfg(test)]

@@ -143,7 +143,8 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.http",
         Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
         Some(""),
-        "Where health is answered over HTTP.",
+        "Where health (/healthz, /readyz) and metrics (/metrics, for Prometheus) are answered over HTTP. Not for users: keep it on \
+         loopback or a network of your own.",
     )
     .flag("--http"),
     Key::new(
