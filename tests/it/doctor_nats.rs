@@ -202,6 +202,60 @@ fn a_user_that_may_too_little_is_told_what_it_lacks() {
     assert!(!report.to_string().contains("some:some"), "no password");
 }
 
+#[test]
+fn accounts_that_are_joined_by_more_than_they_should_are_found() {
+    // What nats-config writes, but for `>` where the inbox and the name card stand there.
+    let account = |own: &str, other: &str| {
+        format!(
+            r#"{own} {{ jetstream: enabled, users: [{{ user: {own}, password: {own} }}],
+                 exports: [{{ service: "realm.{own}.>", accounts: [{other}] }}],
+                 imports: [{{ service: {{ account: {other}, subject: "realm.{other}.>" }} }}] }}"#
+        )
+    };
+    let accounts = [account("realm1", "realm2"), account("realm2", "realm1")].join("\n");
+    let nats = Nats::options().config(&format!("accounts {{ {accounts} }}")).start();
+    let realms = Realms::new();
+    let edges = ["realm1", "realm2"].map(|realm| realms.edge(realm, &nats.url_as(realm, realm)).start());
+    let mut messi = Chat::login(&edges[0], "realm1", "messi");
+    ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
+    let report = examine(&nats.url_as("realm1", "realm1"), &[], &[]);
+    assert_eq!(found(&report), ["peer.operated"], "{report}");
+}
+
+#[test]
+fn a_user_of_whom_the_server_tells_nothing_is_noted() {
+    let nats = Nats::options()
+        .config(
+            r#"accounts { A { jetstream: enabled, users: [
+                 { user: all, password: all },
+                 { user: mute, password: mute, permissions: { publish: { deny: ["$SYS.>"] } } } ] } }"#,
+        )
+        .start();
+    let _edge = Realms::new().edge("realm1", &nats.url_as("all", "all")).start();
+    let report = examine(&nats.url_as("mute", "mute"), &[], &[]);
+    assert_eq!((found(&report), &report["warnings"]), (vec!["permissions.unknown".to_owned()], &json!(0)));
+}
+
+#[test]
+fn an_edge_that_signs_with_the_key_from_before_is_found_and_a_realm_that_is_half_restored_too() {
+    let federation = Federation::start();
+    let edge = federation.edge("realm1");
+    let url = federation.nats.url();
+    let key = federation.realms.key_path("realm1");
+    let env = [("ANTAR__REALM__KEY_FILE", key.to_str().expect("a temporary path is UTF-8"))];
+    assert_eq!(found(&examine(&url, &env, &[])), Vec::<String>::new());
+    antar_with_input(["realm", "rotate-key", "realm1", "--broker", &url], &env, "").exits(0);
+    assert_eq!(found(&examine(&url, &env, &[])), ["keys.stale-edge"]);
+    drop(edge);
+    let _edge = federation.edge("realm1");
+    assert_eq!(found(&examine(&url, &env, &[])), Vec::<String>::new());
+    let mut wire = federation.nats.wire();
+    let mark = json!({ "file": "x", "at": 1 }).to_string();
+    let stored = wire.request("$KV.REALM_realm1_settings.restoring", mark).expect("the server answers");
+    assert!(stored.expect("the bucket answers").text().contains("seq"));
+    assert_eq!(found(&examine(&url, &env, &[])), ["realm.restoring"]);
+}
+
 /// Answers for realm2 with a name card, once, while `ask` is run.
 fn with_card<T: Send>(wire: &mut Wire, card: &Value, ask: impl FnOnce() -> T + Send) -> T {
     wire.subscribe("realm.realm2.info").expect("the line holds");

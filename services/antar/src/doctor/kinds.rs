@@ -88,6 +88,9 @@ antar_broker::flaw_kinds! {
     REALM_UNREAD = "realm.unread", Warning,
         "This part of the realm was not checked.",
         "Look at the rest first; then try again.";
+    PEER_OPERATED = "peer.operated", Error,
+        "With these credentials that realm can be read, changed and emptied from here; and this one from there, if its are like these.",
+        "Export and import the services that `antar realm nats-config` writes, and nothing more.";
     LANE_STUCK = "lane.stuck", Warning,
         "Messages to that realm wait, in order, and none is lost.",
         "Tell the operators of NAME if it lasts; `antar realm show` has the reason.";

@@ -76,6 +76,7 @@ async fn check_kept(patient: &Patient<'_>, report: &mut Report) -> Result<(), Re
         let is_asked = served.is_some() || matches!(*patient.asker, Asker::Nats(_));
         if let Some(card) = cards.get(&peer.realm).filter(|_| is_asked) {
             check_card(patient, peer, card.as_ref(), report).await?;
+            check_reach(patient, peer, card.is_some(), report).await;
         }
         keys::check_trust(patient, peer, last_error, kept.as_deref(), report).await.map_err(unavailable)?;
         if !is_paused && !peer.blocked {
@@ -182,6 +183,22 @@ async fn check_card(
         }
     }
     Ok(())
+}
+
+/// Whether a realm with an account of its own can be operated from here: whoever reaches its subject of operators is one.
+async fn check_reach(patient: &Patient<'_>, peer: &PeerFacts, is_served: bool, report: &mut Report) {
+    // In a file, or in one account, that is so and has been told.
+    if !is_served || patient.beside.contains(&peer.realm) || !matches!(*patient.asker, Asker::Nats(_)) {
+        return;
+    }
+    let ping = serde_json::to_vec(&AdminRequest::Ping).expect("a request has nothing in it that can fail");
+    if patient.asker.ask(&admin::subject(&peer.realm), ping.into(), ANSWER_MAX).await.is_ok() {
+        let name = peer.realm.as_str();
+        let what = format!(
+            "{name} answers these credentials as its operators, although it has an account of its own"
+        );
+        report.say(Some(&patient.realm), &kinds::PEER_OPERATED, name, what);
+    }
 }
 
 fn check_lane(patient: &Patient<'_>, peer: &PeerFacts, last_error: Option<&str>, report: &mut Report) {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::ServerAddr;
+use async_nats::connection::State;
 use async_nats::jetstream::stream::{Config, Info};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -98,9 +99,19 @@ impl NatsBroker {
         match looked {
             // What may not be asked gets no answer, and why has been found.
             Err(_) if is_narrow => Ok(found),
+            // The account has answered when it was opened.
+            Err(error) if user.is_none() && self.is_connected() => {
+                let what = format!("JetStream does not answer this user: {error}");
+                found.push(Flaw::new(&flaws::PERMISSIONS_NARROW, "", what));
+                Ok(found)
+            }
             Err(error) => Err(error),
             Ok(()) => Ok(found),
         }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.reader.api.client().connection_state() == State::Connected
     }
 
     /// Connects to each server that is known; how many there are.
