@@ -1,7 +1,7 @@
 //! `antar doctor` on NATS: streams that were changed under us, consumers of others, permissions, servers that are away,
 //! and peers that are not what they were.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -254,6 +254,29 @@ fn an_edge_that_signs_with_the_key_from_before_is_found_and_a_realm_that_is_half
     let stored = wire.request("$KV.REALM_realm1_settings.restoring", mark).expect("the server answers");
     assert!(stored.expect("the bucket answers").text().contains("seq"));
     assert_eq!(found(&examine(&url, &env, &[])), ["realm.restoring"]);
+}
+
+#[test]
+fn edges_of_different_versions_with_another_clock_or_without_a_word_are_found() {
+    let federation = Federation::start();
+    let _edge = federation.edge("realm1");
+    let mut wire = federation.nats.wire();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_micros() as u64;
+    let mut beat = |edge: &str, version: &str, at: u64| {
+        let record = json!({ "edge": edge, "host": "elsewhere", "version": version, "started": "2026-01-01T00:00:00Z",
+            "at": at, "connections": 0, "watches": 0 });
+        let stored = wire.request(&format!("$KV.REALM_realm1_edges.{edge}"), record.to_string());
+        assert!(stored.expect("the server answers").expect("the bucket answers").text().contains("seq"));
+    };
+    beat("00000001", "9.9.9", now - 60_000_000);
+    let report = examine(&federation.nats.url(), &[], &[]);
+    assert_eq!((found(&report), &report["warnings"]), (vec!["edges.gone".to_owned()], &json!(0)));
+    assert!(said(&report, "edges.gone")[0].starts_with("edge 00000001 on elsewhere has said nothing for "));
+    beat("00000002", "9.9.9", now + 3_600_000_000);
+    let report = examine(&federation.nats.url(), &[], &[]);
+    assert_eq!(found(&report), ["clock.edge", "edges.gone", "edges.versions"]);
+    assert!(said(&report, "edges.versions")[0].ends_with(", 9.9.9"), "{report}");
+    assert_eq!(report["errors"], 1, "an hour is more than two minutes: {report}");
 }
 
 /// Answers for realm2 with a name card, once, while `ask` is run.

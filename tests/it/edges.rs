@@ -203,3 +203,33 @@ fn a_watcher_on_another_edge_gets_everything_once_and_in_order_over_cuts_of_its_
     assert_eq!(ok(henderson.reply())["id"], "end");
     assert!(henderson.inbox().is_empty());
 }
+
+#[test]
+fn an_edge_that_stands_by_says_why_the_lane_of_another_waits() {
+    let federation = Federation::start();
+    let edges = two_edges(&federation);
+    let there = federation.edge("realm2");
+    let mut chats =
+        [Chat::login(&edges[0], "realm1", "messi"), Chat::login(&edges[1], "realm1", "henderson")];
+    ok(chats[0].cmd("addrealm realm2 127.0.0.1 4002"));
+    eventually("both know the realm", || {
+        let realms = ok(chats[1].cmd("connectedrealm"));
+        (realms["realms"][0]["state"] == "up").then_some(())
+    });
+    there.operate(&["realm", "pause", "realm2"]);
+    ok(chats[0].cmd("sendprivaterealm realm2 lineker halo"));
+    for chat in &mut chats {
+        let lane = eventually("it is seen here that the lane waits", || {
+            let lane = ok(chat.cmd("connectedrealm"))["realms"][0].clone();
+            (lane["state"] == "waiting").then_some(lane)
+        });
+        assert_eq!(text(&lane, "last_error"), "the realm is paused");
+    }
+    there.operate(&["realm", "resume", "realm2"]);
+    for chat in &mut chats {
+        eventually("it is seen here that the lane goes on", || {
+            let lane = ok(chat.cmd("connectedrealm"))["realms"][0].clone();
+            (lane["state"] == "up").then_some(())
+        });
+    }
+}

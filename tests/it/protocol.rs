@@ -14,6 +14,7 @@ mod history;
 mod messages;
 mod outage;
 mod people;
+mod realm_status;
 mod replay;
 mod replay_copies;
 mod replay_killed;

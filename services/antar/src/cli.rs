@@ -12,6 +12,7 @@ use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::doctor::DoctorArgs;
 use crate::healthcheck::HealthcheckArgs;
+use crate::status::StatusArgs;
 use crate::trace::TraceArgs;
 
 /// Federated chat on a message broker.
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Dead(DeadArgs),
     /// Check an installation against what is promised: what is wrong, what it means, what to do.
     Doctor(DoctorArgs),
+    /// How realms are: edges, lanes to other realms, what waits, storage.
+    Status(StatusArgs),
     /// Where a message is: its way through all realms.
     Trace(TraceArgs),
     /// What happened in a realm: show, follow, keep or copy it.

@@ -17,6 +17,7 @@ mod replay;
 mod say;
 mod serve;
 mod server;
+mod status;
 mod trace;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Realm(args) => server_runtime()?.block_on(admin::run_realm(args, &environment))?,
         Command::Dead(args) => server_runtime()?.block_on(admin::run_dead(args, &environment))?,
         Command::Doctor(args) => return server_runtime()?.block_on(doctor::run(args, &environment)),
+        Command::Status(args) => client_runtime()?.block_on(status::run(args, &environment))?,
         Command::Trace(args) => client_runtime()?.block_on(trace::run(args, &environment))?,
         Command::Replay(args) => server_runtime()?.block_on(replay::run(*args, &environment))?,
         Command::Chat(args) => {

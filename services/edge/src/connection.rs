@@ -20,7 +20,7 @@ use antar_proto::json::write_frame;
 use antar_proto::line::LineSplitter;
 use antar_proto::reply::{Event, Failure};
 use antar_proto::{ErrorCode, UserName};
-use antar_realm::{Feed, SessionKey, Step};
+use antar_realm::{Counted, Feed, SessionKey, Step};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -54,6 +54,14 @@ pub(crate) struct Login {
     pub(crate) user: UserName,
 }
 
+/// What a connection watches.
+struct Watching {
+    feed: Feed,
+    /// The session that it does so for.
+    key: SessionKey,
+    _counted: Counted,
+}
+
 /// A client's connection.
 pub(crate) struct Connection {
     pub(crate) edge: Arc<Edge>,
@@ -74,7 +82,8 @@ pub(crate) struct Connection {
     /// When something was last written, while there is something to write.
     out_since: Option<Instant>,
     /// What `watch` pushes, and for which session.
-    feed: Option<(Feed, SessionKey)>,
+    watching: Option<Watching>,
+    _counted: Counted,
     /// When it was last seen that this session is live.
     feed_since: Instant,
     /// Set once no more is read: the client has ended its side, or the edge shuts down.
@@ -106,6 +115,7 @@ impl From<io::Error> for Over {
 
 impl Connection {
     pub(crate) fn new(edge: Arc<Edge>, stream: TcpStream, address: IpAddr, place: Place) -> Self {
+        let counted = Counted::new(edge.realm.activity().clone(), |activity| &activity.connections);
         let lines = LineSplitter::new(GUEST_LINE_BYTES_MAX.min(edge.config.line_bytes_max));
         Self {
             edge,
@@ -122,7 +132,8 @@ impl Connection {
             replies: Replies::default(),
             out: Vec::new(),
             out_since: None,
-            feed: None,
+            watching: None,
+            _counted: counted,
             feed_since: Instant::now(),
             ending: false,
             timer: None,
@@ -182,11 +193,11 @@ impl Connection {
         let can_take_lines = self.can_take_lines();
         self.set_timer();
         let (wants_input, wants_events) = (self.wants_input(), self.out.len() < OUT_BYTES_HIGH);
-        let Self { stream, place, replies, out, feed, timer, ending, .. } = self;
+        let Self { stream, place, replies, out, watching, timer, ending, .. } = self;
         let has_output = !out.is_empty();
         let mut step = pin!(async {
-            match feed {
-                Some((feed, _)) if wants_events => feed.next().await,
+            match watching {
+                Some(watching) if wants_events => watching.feed.next().await,
                 _ => std::future::pending().await,
             }
         });
@@ -222,7 +233,7 @@ impl Connection {
         let guest = self.place.is_guest().then(|| self.since + config.guest_time);
         let line = self.line_since.map(|since| since + config.line_time);
         let stall = self.out_since.map(|since| since + config.write_stall);
-        let feed = self.feed.as_ref().map(|_| self.feed_since + FEED_CHECK);
+        let feed = self.watching.as_ref().map(|_| self.feed_since + FEED_CHECK);
         [guest, line, stall, feed, self.replies.deadline()].into_iter().flatten().min()
     }
 
@@ -249,7 +260,7 @@ impl Connection {
             tracing::info!(address = %self.address, waiting_bytes = self.out.len(), "a reader takes nothing, its connection is closed");
             return Err(Over::Gone);
         }
-        if self.feed.is_some() && self.feed_since + FEED_CHECK <= now {
+        if self.watching.is_some() && self.feed_since + FEED_CHECK <= now {
             self.check_feed();
         }
         if self.place.is_guest() && self.since + guest_time <= now {
@@ -325,14 +336,14 @@ impl Connection {
 
     /// Whether this connection watches with the session of this key.
     pub(crate) fn watches_for(&self, key: &SessionKey) -> bool {
-        self.feed.as_ref().is_some_and(|(_, watched)| watched == key)
+        self.watching.as_ref().is_some_and(|watching| watching.key == *key)
     }
 
     /// Ends the feed of a session that has ended.
     fn check_feed(&mut self) {
         self.feed_since = Instant::now();
-        if self.feed.as_ref().is_some_and(|(_, key)| !self.edge.realm.is_live(key)) {
-            self.feed = None;
+        if self.watching.as_ref().is_some_and(|watching| !self.edge.realm.is_live(&watching.key)) {
+            self.watching = None;
             write_frame(&mut self.out, &Event::LoggedOut);
         }
     }
@@ -340,7 +351,7 @@ impl Connection {
     /// Pushes a step of the feed.
     async fn push(&mut self, step: Result<Step, ReadError>) -> Result<(), Over> {
         self.check_feed();
-        let Some((feed, _)) = &self.feed else { return Ok(()) };
+        let Some(Watching { feed, .. }) = &self.watching else { return Ok(()) };
         let Step { events, marks } = match step {
             Ok(step) => step,
             Err(error) => {
@@ -364,7 +375,7 @@ impl Connection {
     }
 
     fn say_goodbye(&mut self) {
-        if self.feed.take().is_some()
+        if self.watching.take().is_some()
             && self.place.handle.poll_kicked(&Context::from_waker(std::task::Waker::noop())).is_ready()
         {
             write_frame(&mut self.out, &Event::Shutdown);

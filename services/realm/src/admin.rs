@@ -281,7 +281,10 @@ pub struct PeerInfo {
     /// Nothing of it is delivered, and nothing can be sent to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
-    /// Why the lane last failed.
+    /// Since when the lane waits: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Why the lane waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }

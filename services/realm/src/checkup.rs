@@ -18,7 +18,6 @@ use crate::letter::Letter;
 use crate::letters::Mark;
 use crate::peer::Peer;
 use crate::places::{DEAD, Places};
-use crate::shared::{PAUSED, Setting};
 use crate::snapshot::{PEERS, Snapshot};
 
 /// Most dead letters that are looked at, the newest first.
@@ -26,7 +25,7 @@ const LETTERS_MAX: usize = 1_000;
 /// Most inbox entries of a peer by which its clock is told.
 const ENTRIES_MAX: usize = 16;
 
-/// What a realm has written down of a peer, and how the lane to it stands.
+/// What a realm has written down of a peer.
 #[derive(Debug, Clone)]
 pub struct PeerFacts {
     /// The peer.
@@ -37,10 +36,6 @@ pub struct PeerFacts {
     pub offered: Option<String>,
     /// Nothing is exchanged with it.
     pub blocked: bool,
-    /// Envelopes that wait in the lane to it, as the broker counts.
-    pub queued: u64,
-    /// When the oldest of them was stored.
-    pub oldest: Option<Timestamp>,
 }
 
 /// A peer's name card.
@@ -74,14 +69,6 @@ pub async fn public_key(broker: &SharedBroker, realm: &RealmId) -> Result<Option
     key_file::public_key_of(broker, &Places::new(realm.clone())).await
 }
 
-/// Whether traffic with other realms is stopped.
-pub async fn is_paused(broker: &SharedBroker, realm: &RealmId) -> Result<bool, KvError> {
-    let bucket = Places::new(realm.clone()).bucket("settings");
-    let kept = broker.kv_get(&bucket, PAUSED).await?;
-    let setting = kept.and_then(|entry| serde_json::from_slice::<Setting>(&entry.value).ok());
-    Ok(matches!(setting, Some(Setting::Flag(true))))
-}
-
 /// The realm's peers, in the order of their ids.
 pub async fn peers(broker: &SharedBroker, realm: &RealmId) -> Result<Vec<PeerFacts>, ReadError> {
     let snapshot = Snapshot::new(realm.clone());
@@ -96,19 +83,13 @@ pub async fn peers(broker: &SharedBroker, realm: &RealmId) -> Result<Vec<PeerFac
     let mut peers: Vec<Peer> =
         kept.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect();
     peers.sort_by(|one, other| one.realm.cmp(&other.realm));
-    let mut facts = Vec::with_capacity(peers.len());
-    for peer in peers {
-        let queue = broker.queue_state(&places.lane_queue(&peer.realm)).await?;
-        facts.push(PeerFacts {
-            key: peer.key.map(|key| key.to_string()),
-            offered: peer.offered.map(|key| key.to_string()),
-            blocked: peer.blocked,
-            queued: queue.as_ref().map_or(0, |queue| queue.waiting),
-            oldest: queue.and_then(|queue| queue.oldest),
-            realm: peer.realm,
-        });
-    }
-    Ok(facts)
+    let facts = |peer: Peer| PeerFacts {
+        key: peer.key.map(|key| key.to_string()),
+        offered: peer.offered.map(|key| key.to_string()),
+        blocked: peer.blocked,
+        realm: peer.realm,
+    };
+    Ok(peers.into_iter().map(facts).collect())
 }
 
 /// Dead letters that are neither redriven nor dropped.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use antar_broker::{Bucket, Expect, KvChange, KvError, Revision, SharedBroker};
+use antar_broker::{Bucket, Expect, KvChange, KvEntry, KvError, Revision, SharedBroker};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,6 +35,19 @@ struct Inner<T> {
 struct Held<T> {
     value: Arc<T>,
     revision: Revision,
+}
+
+/// Everything that is in a bucket now, in no order.
+pub(crate) async fn kept_in(broker: &SharedBroker, bucket: &Bucket) -> Result<Vec<KvEntry>, KvError> {
+    let mut watch = broker.kv_watch(bucket).await?;
+    let mut kept: HashMap<String, KvEntry> = HashMap::new();
+    loop {
+        match watch.next().await? {
+            KvChange::Put(entry) => drop(kept.insert(entry.key.clone(), entry)),
+            KvChange::Delete { key } => drop(kept.remove(&key)),
+            KvChange::Current => return Ok(kept.into_values().collect()),
+        }
+    }
 }
 
 impl<T> Clone for KvCopy<T> {

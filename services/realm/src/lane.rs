@@ -5,6 +5,7 @@
 //! and drops what is out of place.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use tracing::Instrument as _;
 use crate::SPANS;
 use crate::card::{Refused, ask};
 use crate::clock::{backoff, now_rfc3339};
+use crate::edges::Waiting;
 use crate::hex::hex;
 use crate::hop::log_hop;
 use crate::key::PublicKey;
@@ -42,25 +44,34 @@ const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(4);
 /// How often a peer is asked whether it takes envelopes, while there are some.
 const CARD_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a lane that waits looks whether another edge carries what waits in it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between looks at a peer that is paused. It also tells when it goes on.
 const PAUSED_DELAY: Duration = Duration::from_secs(2);
 
 /// What a lane tells `connectedrealm`. Shared by the worker and by whoever asks.
 #[derive(Debug, Default)]
 pub(crate) struct LaneStatus {
-    last_error: Mutex<Option<String>>,
+    waiting: Mutex<Option<Waiting>>,
     /// Ends a pause between tries.
     pub(crate) nudge: tokio::sync::Notify,
 }
 
 impl LaneStatus {
-    /// Why the last try failed; `None` if it did not.
-    pub(crate) fn last_error(&self) -> Option<String> {
-        self.last_error.lock().expect("no holder of this lock panics").clone()
+    /// Why this edge's worker waits; `None` if it does not, or if another edge works the lane.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        self.waiting.lock().expect("no holder of this lock panics").clone()
     }
 
-    fn set(&self, error: Option<String>) {
-        *self.last_error.lock().expect("no holder of this lock panics") = error;
+    /// Notes why the last try failed, if it did; whether that is news.
+    fn set(&self, error: Option<String>) -> bool {
+        let mut waiting = self.waiting.lock().expect("no holder of this lock panics");
+        if waiting.as_ref().map(|waiting| &waiting.error) == error.as_ref() {
+            return false;
+        }
+        let since = waiting.take().map_or_else(now_rfc3339, |waiting| waiting.since);
+        *waiting = error.map(|error| Waiting { since, error });
+        true
     }
 }
 
@@ -98,7 +109,7 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, status: Arc<LaneSt
         let outbox = lane.shared.places.outbox(&lane.peer.realm);
         match lane.shared.broker.queue(&name, &outbox, LEASE).await {
             Ok(queue) => lane.work(queue).await,
-            Err(error) => lane.status.set(Some(error.to_string())),
+            Err(error) => lane.tell(Some(error.to_string())),
         }
         tokio::time::sleep(RETRY_DELAY_MIN).await;
     }
@@ -133,13 +144,20 @@ impl Lane {
         place_of(&entry.headers, self.peer.epoch, entry.seq)
     }
 
+    /// Notes why the lane waits, or that it does not, and has the other edges learn of it.
+    fn tell(&self, error: Option<String>) {
+        if self.status.set(error) {
+            self.shared.activity.news.notify_one();
+        }
+    }
+
     /// Carries batches until the queue fails, or another worker is met.
     async fn work(&mut self, queue: Arc<dyn Queue>) {
         loop {
             self.shared.wait_unpaused().await;
-            let lease = match queue.next(BATCH).await {
+            let lease = match self.next(&*queue).await {
                 Ok(lease) => lease,
-                Err(error) => return self.status.set(Some(error.to_string())),
+                Err(error) => return self.tell(Some(error.to_string())),
             };
             if self.shared.is_paused() {
                 let _ = queue.nak(&lease, Duration::ZERO).await;
@@ -147,6 +165,7 @@ impl Lane {
             }
             if !self.turn.is_mine(&lease) {
                 self.sent = None;
+                self.tell(None);
                 let _ = queue.nak(&lease, Duration::ZERO).await;
                 tracing::info!(realm = %self.shared.places.realm(), peer = %self.peer.realm, "another edge works the lane, this one stands by");
                 return self.turn.stand_by().await;
@@ -172,6 +191,26 @@ impl Lane {
         }
     }
 
+    /// The next batch. Another edge may carry meanwhile what waited here: then this lane no longer waits.
+    async fn next(&self, queue: &dyn Queue) -> Result<Lease, ReadError> {
+        let name = self.shared.places.lane_queue(&self.peer.realm);
+        let (mut next, mut acked) = (pin!(queue.next(BATCH)), None);
+        while self.status.waiting().is_some() {
+            // Cancel-safe: the batch is waited for on in the next turn.
+            tokio::select! {
+                biased;
+                lease = &mut next => return lease,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+            if let Ok(Some(state)) = self.shared.broker.queue_state(&name).await
+                && (state.waiting == 0 || *acked.get_or_insert(state.acked) != state.acked)
+            {
+                self.tell(None);
+            }
+        }
+        next.await
+    }
+
     /// Carries a batch; after a failure pauses and is `false`.
     async fn carry_or_pause(&mut self, lease: &Lease) -> bool {
         let (realm, peer, envelopes) = (self.shared.places.realm(), &self.peer.realm, lease.entries.len());
@@ -179,7 +218,7 @@ impl Lane {
         match self.carry(lease).instrument(span).await {
             Ok(()) => {
                 self.failures = 0;
-                self.status.set(None);
+                self.tell(None);
                 true
             }
             Err(error) => {
@@ -199,7 +238,7 @@ impl Lane {
             tracing::warn!(realm = %self.shared.places.realm(), peer = %self.peer.realm, %error, seq = lease.entries[0].seq.0, "a lane waits");
         }
         self.failures = self.failures.saturating_add(1);
-        self.status.set(Some(error.to_string()));
+        self.tell(Some(error.to_string()));
         let _ = tokio::time::timeout(delay, self.status.nudge.notified()).await;
     }
 

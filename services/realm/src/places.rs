@@ -16,6 +16,8 @@ const REDRIVE: &str = "_redrive";
 pub(crate) const LANES: &str = "lanes";
 /// The bucket of what became of dead letters.
 pub(crate) const DEAD: &str = "dead";
+/// The bucket of the edges that are there. It is no part of what a realm keeps: it is made wherever it is missing.
+pub(crate) const EDGES: &str = "edges";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
 pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
@@ -186,7 +188,7 @@ impl Places {
         endings.iter().map(filter).collect()
     }
 
-    /// All buckets.
+    /// All buckets but that of edges.
     pub(crate) fn buckets(&self) -> [Bucket; 8] {
         ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES, DEAD]
             .map(|name| self.bucket(name))

@@ -21,6 +21,7 @@ use crate::card;
 use crate::config::{Provision, RealmConfig};
 use crate::copy::KvCopy;
 use crate::cursor::{Cursors, ReadMark};
+use crate::edges::Activity;
 use crate::event::RealmEvent;
 use crate::feed::Feed;
 use crate::invite::Invites;
@@ -30,7 +31,7 @@ use crate::login::{LoginError, Throttle};
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
-use crate::places::{DEAD, Places};
+use crate::places::{DEAD, EDGES, Places};
 use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
@@ -110,6 +111,8 @@ impl Realm {
             invites: Invites::new(copies.open("invites").await?),
             throttle: Throttle::default(),
             settings,
+            edges: copies.open(EDGES).await?,
+            activity: Arc::default(),
             lanes: Mutex::default(),
             appends: AtomicU64::new(0),
             scans: Semaphore::new(1),
@@ -157,7 +160,9 @@ impl Realm {
         }
         self.shared.stop.cancel();
         self.shared.tasks.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.shared.tasks.wait()).await.is_err() {
+        let (ended, ()) =
+            tokio::join!(tokio::time::timeout(STOP_TIMEOUT, self.shared.tasks.wait()), self.shared.leave());
+        if ended.is_err() {
             tracing::warn!(realm = %self.id(), tasks = self.shared.tasks.len(), "some tasks did not end in time");
         }
     }
@@ -351,6 +356,11 @@ impl Realm {
         tokio::time::timeout(READY_TIMEOUT, answer).await.is_ok_and(|answer| answer.is_ok())
     }
 
+    /// What this edge tells of itself, to be filled by whoever has the connections.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.shared.activity
+    }
+
     /// The peers, each with the state of the lane to it.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, ReadError> {
         self.shared.peer_infos().await
@@ -414,8 +424,9 @@ async fn provision_now(
 ) -> Result<Vec<String>, StartError> {
     let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
     // A realm that an older version made has none of these, and has lost nothing.
-    let (later, kept): (Vec<_>, Vec<_>) =
+    let (mut later, kept): (Vec<_>, Vec<_>) =
         buckets.iter().cloned().partition(|bucket| *bucket == places.bucket(DEAD));
+    later.push(places.bucket(EDGES));
     let mut names = broker.missing(&streams, &kept).await?;
     let is_whole = names.is_empty();
     // Streams are made last: where there is none yet, nothing was ever kept.
@@ -437,7 +448,7 @@ async fn provision_now(
     if let Some(advice) = advice {
         return Err(StartError::Missing { names, advice });
     }
-    for bucket in &buckets {
+    for bucket in kept.iter().chain(&later) {
         broker.open_bucket(bucket).await?;
     }
     for spec in &streams {

@@ -21,6 +21,7 @@ use crate::card::{CardRequest, ask};
 use crate::config::RealmConfig;
 use crate::copy::KvCopy;
 use crate::cursor::Cursors;
+use crate::edges::{Activity, EdgeRecord};
 use crate::event::RealmEvent;
 use crate::invite::Invites;
 use crate::key::RealmKey;
@@ -44,6 +45,9 @@ pub(crate) struct Shared {
     pub(crate) invites: Invites,
     pub(crate) throttle: Throttle,
     pub(crate) settings: KvCopy<Setting>,
+    /// The edges that are there, this one among them.
+    pub(crate) edges: KvCopy<EdgeRecord>,
+    pub(crate) activity: Arc<Activity>,
     pub(crate) lanes: Mutex<HashMap<RealmId, Arc<LaneStatus>>>,
     /// Counts appends to mailboxes; see `room`.
     pub(crate) appends: AtomicU64,

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use antar_broker::{
-    Bucket, Expect, KvChange, KvEntry, KvError, OpenError, QueueName, SharedBroker, StreamSpec, Subject,
+    Bucket, Expect, KvEntry, KvError, OpenError, QueueName, SharedBroker, StreamSpec, Subject,
 };
 use antar_proto::RealmId;
 use bytes::Bytes;
@@ -148,15 +148,7 @@ impl Snapshot {
 
     /// Everything that is in a bucket now, in no order.
     pub async fn kept_in(&self, broker: &SharedBroker, bucket: &Bucket) -> Result<Vec<KvEntry>, KvError> {
-        let mut watch = broker.kv_watch(bucket).await?;
-        let mut kept: std::collections::HashMap<String, KvEntry> = std::collections::HashMap::new();
-        loop {
-            match watch.next().await? {
-                KvChange::Put(entry) => drop(kept.insert(entry.key.clone(), entry)),
-                KvChange::Delete { key } => drop(kept.remove(&key)),
-                KvChange::Current => return Ok(kept.into_values().collect()),
-            }
-        }
+        crate::copy::kept_in(broker, bucket).await
     }
 
     /// The mark of a realm that is being restored; none if it is not, or not there.

@@ -16,10 +16,12 @@ use crate::admin::{self, AdminReply, AdminRequest, PeerInfo};
 use crate::card;
 use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
 use crate::delivery;
+use crate::edges;
 use crate::lane;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
 use crate::realm::StartError;
 use crate::shared::Shared;
+use crate::status;
 
 /// How often old entries are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
@@ -50,6 +52,7 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), StartError> {
         }
     });
     spawn(shared, delivery::run(shared.clone(), shared.places.source(None)));
+    spawn(shared, edges::beat(shared.clone()));
     spawn(shared, run_lanes(shared.clone()));
     spawn(shared, save_cursors(shared.clone()));
     spawn(shared, sweep(shared.clone()));
@@ -157,25 +160,21 @@ impl Shared {
     pub(crate) async fn peer_infos(&self) -> Result<Vec<PeerInfo>, ReadError> {
         let mut infos = Vec::new();
         for peer in self.peers.all() {
-            let state = self.broker.queue_state(&self.places.lane_queue(&peer.realm)).await?;
-            let last_error = self.lane(&peer.realm).last_error();
-            let age = |oldest: Timestamp| Timestamp::now().0.saturating_sub(oldest.0) / 1_000_000;
+            let waiting = self.waiting(&peer.realm);
+            let lane = status::lane(&self.broker, &self.places, &peer, self.is_paused(), waiting).await?;
+            let (since, last_error) = lane.waiting.map(|waiting| (waiting.since, waiting.error)).unzip();
             infos.push(PeerInfo {
                 realm: peer.realm.to_string(),
                 name: peer.name.clone(),
                 host: peer.host.clone(),
                 port: peer.port,
-                state: match (self.is_paused(), &last_error) {
-                    (true, _) => "paused",
-                    (false, Some(_)) => "waiting",
-                    (false, None) => "up",
-                }
-                .into(),
-                queued: state.as_ref().map_or(0, |state| state.waiting),
-                oldest_s: state.and_then(|state| state.oldest).map(age),
+                state: lane.state.as_str().into(),
+                queued: lane.queued,
+                oldest_s: lane.oldest_s,
                 key: peer.key.as_ref().map(ToString::to_string),
                 offered: peer.offered.as_ref().map(ToString::to_string),
                 blocked: peer.blocked,
+                since,
                 last_error,
             });
         }

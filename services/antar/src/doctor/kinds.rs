@@ -109,6 +109,15 @@ antar_broker::flaw_kinds! {
     PEER_VERSION = "peer.version", Note,
         "Realms of different versions understand each other; what is new in one may be missing.",
         "Nothing, unless something is missing.";
+    EDGES_VERSIONS = "edges.versions", Warning,
+        "What a client or an operator can do depends on the edge that they meet. Meant for the time of an upgrade only.",
+        "Bring every edge of NAME to one version.";
+    EDGES_GONE = "edges.gone", Note,
+        "It was killed, or its machine or its network failed; one that ends by itself takes its record away.",
+        "See what became of it, unless that is known. The note goes by itself after ten minutes.";
+    CLOCK_EDGE = "clock.edge", Warning,
+        "Times of messages do not fit together. Beyond two minutes messages are not found by their ids.",
+        "Let the edge's machine follow a time server (chrony, systemd-timesyncd), and this one too.";
     CLOCK_PEER = "clock.peer", Warning,
         "Times of messages and traces between the two realms do not fit together. Beyond two minutes messages are not found by their ids.",
         "Let the edges of NAME follow a time server (chrony, systemd-timesyncd), and this machine too.";

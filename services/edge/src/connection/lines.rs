@@ -10,7 +10,9 @@ use antar_proto::{ErrorCode, MessageId, Tag};
 use antar_realm::SendId;
 use tokio::time::Instant;
 
-use super::{Connection, GUEST_LINE_BYTES_MAX, Login, Over};
+use antar_realm::Counted;
+
+use super::{Connection, GUEST_LINE_BYTES_MAX, Login, Over, Watching};
 use crate::commands::{Executed, FeedChange};
 use crate::outbox::{Outgoing, SendSlot, write_outcome};
 
@@ -117,9 +119,12 @@ impl Connection {
         }
         match feed {
             FeedChange::Keep => {}
-            FeedChange::Stop => self.feed = None,
+            FeedChange::Stop => self.watching = None,
             FeedChange::Start(feed) => {
-                self.feed = self.login.as_ref().map(|login| (*feed, login.key.clone()));
+                let counted = Counted::new(self.edge.realm.activity().clone(), |activity| &activity.watches);
+                let watching =
+                    |login: &Login| Watching { feed: *feed, key: login.key.clone(), _counted: counted };
+                self.watching = self.login.as_ref().map(watching);
             }
         }
         if !marks.is_empty() {

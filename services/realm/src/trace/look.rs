@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use antar_broker::{
-    Bucket, Entry, Filter, KvChange, KvError, QueueName, ReadError, ReadFrom, ReadLimit, Seq, SharedBroker,
-    Subject, Timestamp,
+    Bucket, Entry, Filter, KvError, QueueName, ReadError, ReadFrom, ReadLimit, Seq, SharedBroker, Subject,
+    Timestamp,
 };
 use antar_proto::envelope::{Envelope, unbundle};
 use antar_proto::{MessageId, RealmId, UserName};
 use memchr::memmem::Finder;
 use serde::de::DeserializeOwned;
 
+use crate::copy::kept_in;
 use crate::letter::Letter;
 use crate::mailbox::{CLOCK_SKEW_US, time_of};
 use crate::places::{Places, box_of};
@@ -276,12 +277,8 @@ impl Look {
     /// All values of a small bucket; none if it is not there.
     pub(super) async fn values<T: DeserializeOwned>(&self, bucket: &str) -> Vec<T> {
         let bucket: Bucket = self.places.bucket(bucket);
-        let Ok(mut watch) = self.broker.kv_watch(&bucket).await else { return Vec::new() };
-        let mut values = Vec::new();
-        while let Ok(KvChange::Put(entry)) = watch.next().await {
-            values.extend(serde_json::from_slice(&entry.value).ok());
-        }
-        values
+        let kept = kept_in(&self.broker, &bucket).await.unwrap_or_default();
+        kept.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect()
     }
 }
 

@@ -1,0 +1,303 @@
+//! How a realm is: its edges, its lanes, what waits to be delivered, what was put aside, and what all of it takes.
+//!
+//! Owns: what is looked at, from the broker alone, so that it can be asked of a realm that nobody serves. Must not know: how
+//! it is shown.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use antar_broker::{
+    Entry, Filter, KvEntry, KvError, QueueName, ReadError, ReadFrom, ReadLimit, SharedBroker, Subject,
+    Timestamp, Usage,
+};
+use antar_proto::RealmId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::LetterState;
+use crate::clock::rfc3339;
+use crate::copy::kept_in;
+use crate::edges::{EdgeRecord, Waiting, waiting_at};
+use crate::letter::Letter;
+use crate::letters::Mark;
+use crate::peer::Peer;
+use crate::places::{DEAD, EDGES, Places};
+use crate::shared::{PAUSED, Setting};
+
+/// Dead letters that are looked at, and bytes of them: beyond, there are "at least so many".
+const LETTERS: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 16 * 1024 * 1024 };
+
+/// How a realm is.
+#[derive(Debug, Clone, Serialize)]
+pub struct RealmStatus {
+    /// Its id.
+    pub realm: RealmId,
+    /// Whether traffic with other realms is stopped.
+    pub paused: bool,
+    /// The edges that have said something of late, by their numbers.
+    pub edges: Vec<EdgeStatus>,
+    /// The lanes to other realms, by the realms' ids.
+    pub lanes: Vec<LaneStatus>,
+    /// What came from other realms and was not delivered yet: from anybody, and from each peer whose envelopes come apart.
+    pub deliveries: Vec<DeliveryStatus>,
+    /// What was put aside and is still there.
+    pub dead_letters: DeadStatus,
+    /// What it takes.
+    pub storage: StorageStatus,
+}
+
+/// One edge.
+#[derive(Debug, Clone, Serialize)]
+pub struct EdgeStatus {
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub record: EdgeRecord,
+    /// Whether it is still there, as far as can be told.
+    pub alive: bool,
+    /// Seconds since it last said so.
+    pub age_s: u64,
+}
+
+/// The state of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaneState {
+    /// It carries what comes.
+    Up,
+    /// The peer takes nothing now, or cannot be reached.
+    Waiting,
+    /// This realm sends nothing.
+    Paused,
+}
+
+impl LaneState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Waiting, Self::Paused];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// One lane.
+#[derive(Debug, Clone, Serialize)]
+pub struct LaneStatus {
+    /// To which realm.
+    pub peer: RealmId,
+    /// How it is.
+    pub state: LaneState,
+    /// Whether operators here have blocked the peer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
+    /// Envelopes that the peer has not stored yet. (On NATS several of them may share one that is counted.)
+    pub queued: u64,
+    /// Age of the oldest of them, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<u64>,
+    /// Why it waits, and since when.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+/// A queue of what came in.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeliveryStatus {
+    /// Whose envelopes come in there; anybody's if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<RealmId>,
+    /// Up to which sequence it is delivered.
+    pub delivered: u64,
+    /// How many entries wait.
+    pub queued: u64,
+    /// Age of the oldest of them, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_s: Option<u64>,
+}
+
+/// Dead letters that were neither redriven nor dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DeadStatus {
+    /// How many.
+    pub open: u64,
+    /// There may be more: older ones were not looked at.
+    pub at_least: bool,
+}
+
+/// What a realm takes, and what the broker has.
+#[derive(Debug, Clone, Serialize)]
+pub struct StorageStatus {
+    /// The realm's streams.
+    pub streams: Vec<StreamStatus>,
+    /// Bytes that the broker holds, of all realms in it.
+    pub stored_bytes: u64,
+    /// Bytes that it may hold, if that can be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+}
+
+/// One stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamStatus {
+    /// Its name.
+    pub name: String,
+    /// What it holds: entries, or messages of the broker's that may hold several.
+    pub entries: u64,
+    /// Bytes, where the broker tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// Looks how a realm is.
+pub async fn status(broker: &SharedBroker, realm: &RealmId) -> Result<RealmStatus, ReadError> {
+    let look = Look { broker, places: Places::new(realm.clone()) };
+    let records: Vec<EdgeRecord> = look.values(EDGES).await?;
+    let peers: Vec<Peer> = look.values("peers").await?;
+    let paused = broker.kv_get(&look.places.bucket("settings"), PAUSED).await.map_err(unavailable)?;
+    let paused = paused.and_then(|entry| serde_json::from_slice::<Setting>(&entry.value).ok());
+    let paused = matches!(paused, Some(Setting::Flag(true)));
+    let (mut lanes, mut deliveries) =
+        (Vec::new(), look.delivery(None).await?.into_iter().collect::<Vec<_>>());
+    let is_served = records.iter().any(EdgeRecord::is_alive);
+    for peer in &peers {
+        let waiting = waiting_at(records.iter(), &peer.realm);
+        let mut lane = lane(broker, &look.places, peer, paused, waiting).await?;
+        if lane.queued > 0 && !is_served {
+            lane.waiting = Some(nobody(&records));
+            lane.state = if paused { LaneState::Paused } else { LaneState::Waiting };
+        }
+        lanes.push(lane);
+        deliveries.extend(look.delivery(Some(&peer.realm)).await?);
+    }
+    let mut edges: Vec<_> = records.into_iter().map(EdgeStatus::of).collect();
+    edges.sort_by(|a, b| (!a.alive, &a.record.edge).cmp(&(!b.alive, &b.record.edge)));
+    lanes.sort_by(|a, b| a.peer.cmp(&b.peer));
+    let dead_letters = look.dead().await?;
+    let usage = broker.usage(&look.places.streams(0)).await?;
+    Ok(RealmStatus {
+        realm: realm.clone(),
+        paused,
+        edges,
+        lanes,
+        deliveries,
+        dead_letters,
+        storage: usage.into(),
+    })
+}
+
+/// Why everything waits in a realm without an edge.
+fn nobody(records: &[EdgeRecord]) -> Waiting {
+    let last = records.iter().map(|record| record.at).max();
+    Waiting {
+        since: last.map(|at| rfc3339(Timestamp(at))).unwrap_or_default(),
+        error: "no edge serves this realm: start one with `antar serve`".into(),
+    }
+}
+
+/// How the lane to a peer is, if it waits for this reason.
+pub(crate) async fn lane(
+    broker: &SharedBroker,
+    places: &Places,
+    peer: &Peer,
+    paused: bool,
+    waiting: Option<Waiting>,
+) -> Result<LaneStatus, ReadError> {
+    let queue = broker.queue_state(&places.lane_queue(&peer.realm)).await?;
+    let state = match (paused, &waiting) {
+        (true, _) => LaneState::Paused,
+        (false, Some(_)) => LaneState::Waiting,
+        (false, None) => LaneState::Up,
+    };
+    Ok(LaneStatus {
+        peer: peer.realm.clone(),
+        state,
+        blocked: peer.blocked,
+        queued: queue.as_ref().map_or(0, |queue| queue.waiting),
+        oldest_s: queue.and_then(|queue| queue.oldest).map(age_s),
+        waiting,
+    })
+}
+
+struct Look<'a> {
+    broker: &'a SharedBroker,
+    places: Places,
+}
+
+impl Look<'_> {
+    /// All values of a small bucket; none if it is not there. One that cannot be read is left out.
+    async fn values<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, ReadError> {
+        let bucket = self.places.bucket(bucket);
+        let missing = self.broker.missing(&[], std::slice::from_ref(&bucket)).await;
+        if !missing.map_err(|error| ReadError::Unavailable(error.to_string()))?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let kept = kept_in(self.broker, &bucket).await.map_err(unavailable)?;
+        Ok(kept.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
+    }
+
+    async fn delivery(&self, peer: Option<&RealmId>) -> Result<Option<DeliveryStatus>, ReadError> {
+        let queue: QueueName = self.places.source(peer).queue;
+        let state = self.broker.queue_state(&queue).await?;
+        let nothing_came = |delivered: u64, queued: u64| peer.is_some() && delivered == 0 && queued == 0;
+        Ok(state.filter(|state| !nothing_came(state.acked.0, state.waiting)).map(|state| DeliveryStatus {
+            peer: peer.cloned(),
+            delivered: state.acked.0,
+            queued: state.waiting,
+            oldest_s: state.oldest.map(age_s),
+        }))
+    }
+
+    async fn dead(&self) -> Result<DeadStatus, ReadError> {
+        let subject: Subject = self.places.dead();
+        if self.broker.count(&subject).await? == 0 {
+            return Ok(DeadStatus { open: 0, at_least: false });
+        }
+        let page = self.broker.read(&Filter::from(&subject), ReadFrom::End, LETTERS).await?;
+        let settled = self.settled().await?;
+        let is_open =
+            |entry: &Arc<Entry>| Letter::of(entry).is_some_and(|letter| !settled.contains(&letter.key()));
+        let open = page.entries.iter().filter(|entry| is_open(entry)).count() as u64;
+        Ok(DeadStatus { open, at_least: page.more })
+    }
+
+    /// The keys of the letters that were redriven or dropped.
+    async fn settled(&self) -> Result<HashSet<String>, ReadError> {
+        let kept = kept_in(self.broker, &self.places.bucket(DEAD)).await.map_err(unavailable)?;
+        let is_settled = |entry: &KvEntry| {
+            let mark: Option<Mark> = serde_json::from_slice(&entry.value).ok();
+            mark.is_some_and(|mark| matches!(mark.state, LetterState::Redriven | LetterState::Dropped))
+        };
+        Ok(kept.into_iter().filter(is_settled).map(|entry| entry.key).collect())
+    }
+}
+
+impl EdgeStatus {
+    fn of(record: EdgeRecord) -> Self {
+        Self { alive: record.is_alive(), age_s: record.age().as_secs(), record }
+    }
+}
+
+impl From<Usage> for StorageStatus {
+    fn from(usage: Usage) -> Self {
+        let Usage { streams, stored_bytes, limit_bytes } = usage;
+        let streams = streams.into_iter().map(|stream| StreamStatus {
+            name: stream.name,
+            entries: stream.entries,
+            bytes: stream.bytes,
+        });
+        Self { streams: streams.collect(), stored_bytes, limit_bytes }
+    }
+}
+
+/// Seconds since then.
+fn age_s(then: Timestamp) -> u64 {
+    Timestamp::now().0.saturating_sub(then.0) / 1_000_000
+}
+
+fn unavailable(error: KvError) -> ReadError {
+    ReadError::Unavailable(error.to_string())
+}
