@@ -181,6 +181,36 @@ fn realms_that_share_an_account_are_found_and_those_with_their_own_are_not() {
 }
 
 #[test]
+fn a_peer_elsewhere_that_knows_another_key_is_known_by_what_the_lane_says() {
+    let tenants = Tenants::of(&["realm1", "realm2"]);
+    let nats = Nats::options().config(&tenants.accounts()).start();
+    let realms = Realms::new();
+    let edge = |realm: &str| {
+        let seed = tenants.seed_path(realm);
+        realms.edge(realm, &nats.url()).env("BROKER__CREDENTIALS_FILE", seed.display()).start()
+    };
+    let (here, there) = (edge("realm1"), edge("realm2"));
+    ok(Chat::login(&here, "realm1", "messi").ask("addrealm realm2 127.0.0.1 4002"));
+    drop(here);
+    let (seed, key) = (tenants.seed_path("realm1"), realms.key_path("realm1"));
+    let path = |path: &std::path::Path| path.to_str().expect("a temporary path is UTF-8").to_owned();
+    let (seed, key) = (path(&seed), path(&key));
+    let env = [("ANTAR__BROKER__CREDENTIALS_FILE", seed.as_str()), ("ANTAR__REALM__KEY_FILE", key.as_str())];
+    antar_with_input(["realm", "rotate-key", "realm1", "--broker", &nats.url()], &env, "").exits(0);
+    let here = edge("realm1");
+    ok(Chat::login(&here, "realm1", "messi").cmd("sendprivaterealm realm2 lineker halo"));
+    let report = eventually("the lane says why it waits", || {
+        let report = examine(&nats.url(), &env, &[]);
+        found(&report).contains(&"keys.not-trusted".to_owned()).then_some(report)
+    });
+    let mut ids = found(&report);
+    // The edge was killed before.
+    ids.retain(|id| id != "edges.gone");
+    assert_eq!(ids, ["keys.not-trusted", "lane.stuck"], "{report}");
+    drop(there);
+}
+
+#[test]
 fn a_user_that_may_too_little_is_told_what_it_lacks() {
     let nats = Nats::options()
         .config(

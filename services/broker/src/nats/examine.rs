@@ -410,6 +410,46 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_without_a_leader_and_a_replica_that_is_behind_are_told() {
+        let spec = StreamSpec {
+            name: "S".into(),
+            filters: vec![crate::Filter::new("case.a.log").unwrap()],
+            entries_per_subject_max: None,
+        };
+        let wants = stream_config(&spec, 3).unwrap();
+        let found = |cluster: Value| -> Vec<(&str, String)> {
+            let info = json!({
+                "config": wants, "created": "2026-11-25T20:00:00Z", "cluster": cluster,
+                "state": { "messages": 0, "bytes": 0, "first_seq": 0, "first_ts": "2026-11-25T20:00:00Z",
+                    "last_seq": 0, "last_ts": "2026-11-25T20:00:00Z", "consumer_count": 0 },
+                "offset": 0, "total": 0, "limit": 0,
+            });
+            let info: Info = serde_json::from_value(info).unwrap();
+            of_stream(&info, &wants, 3).into_iter().map(|flaw| (flaw.kind.id, flaw.what)).collect()
+        };
+        let replica = |name: &str, more: Value| {
+            let mut replica = json!({ "name": name, "current": true, "active": 1 });
+            replica.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            replica
+        };
+        let well = [replica("n2", json!({})), replica("n3", json!({}))];
+        assert_eq!(found(json!({ "name": "c", "leader": "n1", "replicas": well })), []);
+        // A server of its own has no cluster.
+        assert_eq!(found(json!({ "leader": "n1" })), []);
+        assert_eq!(found(Value::Null), []);
+        let ill =
+            [replica("n2", json!({ "current": false, "lag": 7 })), replica("n3", json!({ "offline": true }))];
+        assert_eq!(
+            found(json!({ "name": "c", "replicas": ill })),
+            [
+                ("stream.leader", "S: it has no leader".to_owned()),
+                ("stream.replica-behind", "S: its replica on n2 is 7 operations behind".to_owned()),
+                ("stream.replica-behind", "S: its replica on n3 is offline".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
     fn a_consumer_that_is_sent_everything_is_worse_than_one_that_asks() {
         let list = json!({ "consumers": [
             { "name": "a", "config": { "max_deliver": -1 } },
