@@ -50,10 +50,10 @@ pub(crate) enum Command {
     Realm(RealmArgs),
     /// What came from other realms and could not be delivered.
     Dead(DeadArgs),
-    /// Check an installation against what is promised: what is wrong, what it means, what to do.
-    Doctor(DoctorArgs),
     /// How realms are: edges, lanes to other realms, what waits, storage.
     Status(StatusArgs),
+    /// Check an installation against what is promised: what is wrong, what it means, what to do.
+    Doctor(DoctorArgs),
     /// Where a message is: its way through all realms.
     Trace(TraceArgs),
     /// What happened in a realm: show, follow, keep or copy it.

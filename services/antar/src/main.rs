@@ -45,8 +45,8 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::User(args) => server_runtime()?.block_on(admin::run_user(args, &environment))?,
         Command::Realm(args) => server_runtime()?.block_on(admin::run_realm(args, &environment))?,
         Command::Dead(args) => server_runtime()?.block_on(admin::run_dead(args, &environment))?,
-        Command::Doctor(args) => return server_runtime()?.block_on(doctor::run(args, &environment)),
         Command::Status(args) => client_runtime()?.block_on(status::run(args, &environment))?,
+        Command::Doctor(args) => return server_runtime()?.block_on(doctor::run(args, &environment)),
         Command::Trace(args) => client_runtime()?.block_on(trace::run(args, &environment))?,
         Command::Replay(args) => server_runtime()?.block_on(replay::run(*args, &environment))?,
         Command::Chat(args) => {

@@ -103,10 +103,15 @@ fn show(status: &RealmStatus) -> Outcome {
         let age = delivery.oldest_s.map_or_else(String::new, |age| format!(", the oldest {}", span(age)));
         say::line(format!("  {} from {from} not delivered yet{age}", delivery.queued))?;
     }
-    let dead = status.dead_letters;
+    let dead = &status.dead_letters;
     if dead.open > 0 {
         let more = if dead.at_least { " or more" } else { "" };
-        say::line(format!("  dead letters  {}{more}: antar dead list --realm {}", dead.open, status.realm))?;
+        let kinds = dead.by_code.iter().map(|(code, count)| format!("{count} {code}")).collect::<Vec<_>>();
+        let kinds = kinds.join(", ");
+        say::line(format!(
+            "  dead letters  {}{more} ({kinds}): antar dead list --realm {}",
+            dead.open, status.realm
+        ))?;
     }
     storage(status)
 }

@@ -18,6 +18,7 @@ use crate::letter::Letter;
 use crate::letters::Mark;
 use crate::peer::Peer;
 use crate::places::{DEAD, Places};
+use crate::shared::{PAUSED, Setting};
 use crate::snapshot::{PEERS, Snapshot};
 
 /// Most dead letters that are looked at, the newest first.
@@ -67,6 +68,14 @@ fn unavailable(error: KvError) -> ReadError {
 /// The public key that the realm's settings have; `None` if it has none yet.
 pub async fn public_key(broker: &SharedBroker, realm: &RealmId) -> Result<Option<String>, KvError> {
     key_file::public_key_of(broker, &Places::new(realm.clone())).await
+}
+
+/// Whether traffic with other realms is stopped.
+pub async fn is_paused(broker: &SharedBroker, realm: &RealmId) -> Result<bool, KvError> {
+    let bucket = Places::new(realm.clone()).bucket("settings");
+    let kept = broker.kv_get(&bucket, PAUSED).await?;
+    let setting = kept.and_then(|entry| serde_json::from_slice::<Setting>(&entry.value).ok());
+    Ok(matches!(setting, Some(Setting::Flag(true))))
 }
 
 /// The realm's peers, in the order of their ids.

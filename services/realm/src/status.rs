@@ -3,29 +3,20 @@
 //! Owns: what is looked at, from the broker alone, so that it can be asked of a realm that nobody serves. Must not know: how
 //! it is shown.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use antar_broker::{
-    Entry, Filter, KvEntry, KvError, QueueName, ReadError, ReadFrom, ReadLimit, SharedBroker, Subject,
-    Timestamp, Usage,
-};
+use antar_broker::{KvError, QueueName, ReadError, SharedBroker, Timestamp, Usage};
 use antar_proto::RealmId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::LetterState;
+use crate::checkup::{self, OpenLetters};
 use crate::clock::rfc3339;
 use crate::copy::kept_in;
 use crate::edges::{EdgeRecord, Waiting, waiting_at};
-use crate::letter::Letter;
-use crate::letters::Mark;
 use crate::peer::Peer;
-use crate::places::{DEAD, EDGES, Places};
-use crate::shared::{PAUSED, Setting};
-
-/// Dead letters that are looked at, and bytes of them: beyond, there are "at least so many".
-const LETTERS: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 16 * 1024 * 1024 };
+use crate::places::{EDGES, Places};
+use crate::snapshot::PEERS;
 
 /// How a realm is.
 #[derive(Debug, Clone, Serialize)]
@@ -120,12 +111,21 @@ pub struct DeliveryStatus {
 }
 
 /// Dead letters that were neither redriven nor dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadStatus {
     /// How many.
-    pub open: u64,
+    pub open: usize,
+    /// How many of each reason.
+    pub by_code: BTreeMap<String, usize>,
     /// There may be more: older ones were not looked at.
     pub at_least: bool,
+}
+
+impl From<OpenLetters> for DeadStatus {
+    fn from(letters: OpenLetters) -> Self {
+        let OpenLetters { by_code, more } = letters;
+        Self { open: by_code.values().sum(), by_code, at_least: more }
+    }
 }
 
 /// What a realm takes, and what the broker has.
@@ -156,10 +156,8 @@ pub struct StreamStatus {
 pub async fn status(broker: &SharedBroker, realm: &RealmId) -> Result<RealmStatus, ReadError> {
     let look = Look { broker, places: Places::new(realm.clone()) };
     let records: Vec<EdgeRecord> = look.values(EDGES).await?;
-    let peers: Vec<Peer> = look.values("peers").await?;
-    let paused = broker.kv_get(&look.places.bucket("settings"), PAUSED).await.map_err(unavailable)?;
-    let paused = paused.and_then(|entry| serde_json::from_slice::<Setting>(&entry.value).ok());
-    let paused = matches!(paused, Some(Setting::Flag(true)));
+    let peers: Vec<Peer> = look.values(PEERS).await?;
+    let paused = checkup::is_paused(broker, realm).await.map_err(unavailable)?;
     let (mut lanes, mut deliveries) =
         (Vec::new(), look.delivery(None).await?.into_iter().collect::<Vec<_>>());
     let is_served = records.iter().any(EdgeRecord::is_alive);
@@ -176,7 +174,7 @@ pub async fn status(broker: &SharedBroker, realm: &RealmId) -> Result<RealmStatu
     let mut edges: Vec<_> = records.into_iter().map(EdgeStatus::of).collect();
     edges.sort_by(|a, b| (!a.alive, &a.record.edge).cmp(&(!b.alive, &b.record.edge)));
     lanes.sort_by(|a, b| a.peer.cmp(&b.peer));
-    let dead_letters = look.dead().await?;
+    let dead_letters = checkup::open_letters(broker, realm).await?.into();
     let usage = broker.usage(&look.places.streams(0)).await?;
     Ok(RealmStatus {
         realm: realm.clone(),
@@ -249,29 +247,6 @@ impl Look<'_> {
             queued: state.waiting,
             oldest_s: state.oldest.map(age_s),
         }))
-    }
-
-    async fn dead(&self) -> Result<DeadStatus, ReadError> {
-        let subject: Subject = self.places.dead();
-        if self.broker.count(&subject).await? == 0 {
-            return Ok(DeadStatus { open: 0, at_least: false });
-        }
-        let page = self.broker.read(&Filter::from(&subject), ReadFrom::End, LETTERS).await?;
-        let settled = self.settled().await?;
-        let is_open =
-            |entry: &Arc<Entry>| Letter::of(entry).is_some_and(|letter| !settled.contains(&letter.key()));
-        let open = page.entries.iter().filter(|entry| is_open(entry)).count() as u64;
-        Ok(DeadStatus { open, at_least: page.more })
-    }
-
-    /// The keys of the letters that were redriven or dropped.
-    async fn settled(&self) -> Result<HashSet<String>, ReadError> {
-        let kept = kept_in(self.broker, &self.places.bucket(DEAD)).await.map_err(unavailable)?;
-        let is_settled = |entry: &KvEntry| {
-            let mark: Option<Mark> = serde_json::from_slice(&entry.value).ok();
-            mark.is_some_and(|mark| matches!(mark.state, LetterState::Redriven | LetterState::Dropped))
-        };
-        Ok(kept.into_iter().filter(is_settled).map(|entry| entry.key).collect())
     }
 }
 

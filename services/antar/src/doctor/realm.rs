@@ -10,7 +10,7 @@ use antar_realm::Realm;
 use antar_realm::admin::{self, AdminReply, AdminRequest};
 use antar_realm::checkup::{self, Card, PeerFacts};
 use antar_realm::snapshot::Snapshot;
-use antar_realm::status::{EdgeStatus, LaneStatus, status};
+use antar_realm::status::{DeadStatus, EdgeStatus, LaneStatus, status};
 use tokio::task::JoinSet;
 
 use super::ask::{Asker, NoAnswer};
@@ -77,7 +77,8 @@ async fn check_kept(patient: &Patient<'_>, report: &mut Report) -> Result<(), Re
             check_lane(patient, lane, report);
         }
     }
-    check_letters(patient, report).await
+    check_letters(patient, &status.dead_letters, report);
+    Ok(())
 }
 
 /// The key that an edge says to sign with, if there is one.
@@ -229,14 +230,12 @@ fn check_lane(patient: &Patient<'_>, lane: &LaneStatus, report: &mut Report) {
     }
 }
 
-async fn check_letters(patient: &Patient<'_>, report: &mut Report) -> Result<(), ReadError> {
-    let open = checkup::open_letters(patient.broker, &patient.realm).await?;
-    if open.by_code.is_empty() {
-        return Ok(());
+fn check_letters(patient: &Patient<'_>, dead: &DeadStatus, report: &mut Report) {
+    if dead.open == 0 {
+        return;
     }
-    let counts: Vec<String> = open.by_code.iter().map(|(code, count)| format!("{count} {code}")).collect();
-    let more = if open.more { ", and older ones" } else { "" };
+    let counts: Vec<String> = dead.by_code.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    let more = if dead.at_least { ", and older ones" } else { "" };
     let what = format!("dead letters that nothing was done about: {}{more}", counts.join(", "));
     report.say(Some(&patient.realm), &kinds::DEAD_OPEN, patient.realm.as_str(), what);
-    Ok(())
 }
