@@ -32,6 +32,7 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
             flag("realm.demo_accounts", "true"),
             flag("realm.key_file", ""),
             flag("listen.command", &listen),
+            flag("listen.tls", "off"),
             flag("listen.http", "off"),
             flag("broker.url", &url),
         ],
@@ -59,7 +60,7 @@ fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site
         None => args.data.join(config.broker.key_file(&id)),
     });
     realm.id = id;
-    Ok(Site { realm, command, http: None, flag: "--port" })
+    Ok(Site { realm, command, tls: None, http: None, certificate: None, flag: "--port" })
 }
 
 /// Says how to go on. On stderr: stdout has the lines that scripts read.

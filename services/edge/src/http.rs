@@ -5,11 +5,15 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use axum::serve::Listener;
 use tokio_util::sync::CancellationToken;
 
 /// Answers until `shutdown`.
-pub(crate) async fn run(listener: TcpListener, realm: Realm, shutdown: CancellationToken) {
+pub(crate) async fn run<L>(listener: L, realm: Realm, shutdown: CancellationToken)
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
     let routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
