@@ -7,13 +7,14 @@ mod health;
 mod listener;
 mod metrics;
 
+pub(crate) use listener::Bounded;
+
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::Edge;
@@ -34,12 +35,11 @@ struct Served {
 }
 
 /// Answers until `stop`. From `ending` on the edge is not ready.
-pub(crate) async fn run(
-    listener: TcpListener,
-    edge: Arc<Edge>,
-    ending: CancellationToken,
-    stop: CancellationToken,
-) {
+pub(crate) async fn run<L>(listener: L, edge: Arc<Edge>, ending: CancellationToken, stop: CancellationToken)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let metrics = Arc::new(metrics::Metrics::new(&edge));
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
@@ -48,8 +48,7 @@ pub(crate) async fn run(
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Served { edge, ending, metrics });
-    let served = axum::serve(listener::Bounded::new(listener), routes)
-        .with_graceful_shutdown(async move { stop.cancelled().await });
+    let served = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await });
     if let Err(error) = served.await {
         tracing::error!(%error, "HTTP is no longer served");
     }
