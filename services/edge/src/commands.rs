@@ -13,12 +13,16 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::connection::Connection;
+use crate::files::Request;
 
 /// Most accounts in one reply to `users`.
 const USERS_MAX: usize = 500;
 
 /// How long a command may take in which a password is hashed; every other one has the time of an acknowledgement.
 const HASH_TIME: Duration = Duration::from_secs(30);
+
+/// How long a part of a file may take: with the last one the whole is read once more.
+const FILE_TIME: Duration = Duration::from_secs(60);
 
 /// What a command leaves behind for the connection to do.
 #[derive(Default)]
@@ -40,7 +44,7 @@ pub(crate) enum FeedChange {
 }
 
 /// Why a command is answered ERROR.
-struct Refusal {
+pub(crate) struct Refusal {
     code: ErrorCode,
     message: Option<&'static str>,
     detail: String,
@@ -53,7 +57,7 @@ impl From<ErrorCode> for Refusal {
 }
 
 impl Refusal {
-    fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { code, message: None, detail: detail.into() }
     }
 }
@@ -107,7 +111,7 @@ fn fields(value: impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_else(|_| Value::Object(Map::new()))
 }
 
-type Handled = Result<Value, Refusal>;
+pub(crate) type Handled = Result<Value, Refusal>;
 
 impl Connection {
     /// Carries out a command and writes its reply.
@@ -123,8 +127,12 @@ impl Connection {
         // A password takes as long as it takes to be hashed, when many log in at once.
         let hashes =
             matches!(command, Command::Auth { .. } | Command::Register { .. } | Command::Passwd { .. });
-        let time = if hashes { HASH_TIME } else { self.edge.config.ack_time };
-        let handled = match tokio::time::timeout(time, self.handle(command, &mut executed)).await {
+        let time = match &command {
+            Command::SendFile { .. } => FILE_TIME,
+            _ if hashes => HASH_TIME,
+            _ => self.edge.config.ack_time,
+        };
+        let handled = match tokio::time::timeout(time, self.handle(tag, command, &mut executed)).await {
             Ok(handled) => handled,
             Err(_) => {
                 tracing::warn!("a command could not be carried out in time");
@@ -147,7 +155,12 @@ impl Connection {
         executed
     }
 
-    async fn handle(&mut self, command: Command<'_>, executed: &mut Executed) -> Handled {
+    async fn handle(
+        &mut self,
+        tag: Option<Tag<'_>>,
+        command: Command<'_>,
+        executed: &mut Executed,
+    ) -> Handled {
         match command {
             Command::Auth { user, password } => {
                 let token = self.edge.realm.login(user, password, self.address).await?;
@@ -202,6 +215,11 @@ impl Connection {
                 self.user(token).await?;
                 Ok(json!({"realms": self.edge.realm.peers().await?}))
             }
+            Command::SendFile { token, to, name, base64, upload } => {
+                self.send_file(token, Request { tag, to: &to, name, base64, upload }).await
+            }
+            Command::GetFile { token, id, part } => self.get_file(token, id, part).await,
+            Command::Files { token } => self.list_files(token).await,
             Command::WhoAmI { token } => self.who_am_i(token).await,
             Command::Users { token, prefix } => {
                 self.user(token).await?;
@@ -228,7 +246,7 @@ impl Connection {
     }
 
     /// Whose token this is.
-    async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
+    pub(crate) async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
         match self.session(token) {
             Some(user) => Ok(user),
             None => self.session_elsewhere(token).await?.ok_or_else(|| ErrorCode::NotAuthorized.into()),
@@ -329,7 +347,8 @@ impl Connection {
             "register": config.registration,
             "line_bytes_max": self.edge.config.line_bytes_max,
             "pipeline_max": self.edge.config.pipeline_max,
-            "features": ["tags", "message-id-tags", "watch", "status", "history"],
+            "file_bytes_max": config.file_bytes_max,
+            "features": ["tags", "message-id-tags", "watch", "status", "history", "files"],
             "commands": commands,
         })
     }

@@ -1,5 +1,6 @@
 //! The commands: one table of what there is, and what each of them carries.
 
+use crate::file::Upload;
 use crate::names::{Address, MessageId, RealmId, UserName};
 
 /// Most receivers that one send may name.
@@ -33,6 +34,10 @@ pub enum Verb {
     History,
     Status,
     ConnectedRealm,
+    SendFile,
+    SendGroupFile,
+    GetFile,
+    Files,
     Ping,
     Help,
     Capabilities,
@@ -91,6 +96,10 @@ commands! {
     SendGroupRealm ["sendgrouprealm"] "TOKEN REALM USER,USER,... TEXT" 4..=4 text=true session=true "sends to users of another realm and of this one";
     GetRealmInbox ["getrealminbox"] "TOKEN REALM" 2..=2 text=false session=true "unread messages exchanged with a realm; marks them read";
     ConnectedRealm ["connectedrealm"] "TOKEN" 1..=1 text=false session=true "the realms added, each with its state and queue";
+    SendFile ["sendfile"] "TOKEN USER NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to one user of this realm, whole or in parts";
+    SendGroupFile ["sendgroupfile"] "TOKEN USER,USER,... NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to several users of this realm";
+    GetFile ["getfile"] "TOKEN ID [part=K]" 2..=3 text=false session=true "a file that you were sent, or have sent, or one part of it";
+    Files ["files"] "TOKEN" 1..=1 text=false session=true "the files that you were sent, or have sent, newest first";
     Watch ["watch"] "TOKEN" 1..=1 text=false session=true "pushes new messages on this connection, the unread ones first";
     Unwatch ["unwatch"] "TOKEN" 1..=1 text=false session=true "ends watch";
     History ["history"] "TOKEN [USER|@REALM|USER@REALM] [before=ID] [limit=N]" 1..=4 text=false session=true "what was said, newest last, read or not";
@@ -223,6 +232,22 @@ pub enum Command<'a> {
         realm: Option<RealmId>,
     },
     ConnectedRealm {
+        token: &'a str,
+    },
+    /// `sendfile` and `sendgroupfile`.
+    SendFile {
+        token: &'a str,
+        to: Vec<Receiver>,
+        name: &'a str,
+        base64: &'a str,
+        upload: Upload<'a>,
+    },
+    GetFile {
+        token: &'a str,
+        id: Option<MessageId>,
+        part: u32,
+    },
+    Files {
         token: &'a str,
     },
     Watch {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::file::FileInfo;
 use crate::names::{Address, MessageId, NAME_BYTES_MAX, RealmId, UserName};
 use crate::reply::State;
 
@@ -58,6 +59,9 @@ pub enum Content {
         group: bool,
         /// The text.
         text: String,
+        /// The file that it brings. Within a realm only: one that another realm names is not shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<FileInfo>,
     },
     /// A word from a realm to one of its own users, about a message that was not delivered. Stands in mailboxes only;
     /// in another realm's inbox it is refused.
@@ -207,6 +211,7 @@ mod tests {
                 to: vec!["lineker".parse().unwrap()],
                 group: false,
                 text,
+                file: None,
             },
         }
     }

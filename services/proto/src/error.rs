@@ -45,13 +45,23 @@ pub enum ErrorCode {
     MailboxFull,
     /// Too many tries or too much at once; later again.
     SlowDown,
+    /// There is no such file among those this user was sent or has sent, or no such part of it.
+    NoSuchFile,
+    /// The file is larger than the realm takes.
+    FileTooLarge,
+    /// The user has as many files, or as many bytes in files, as a user may have.
+    FileQuota,
+    /// Parts of the file are missing; `detail` names the first.
+    FileIncomplete,
+    /// The bytes are not those that `sha256=` names, or another file has this id.
+    FileMismatch,
     /// The broker does not answer.
     Unavailable,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::NoSuchAccount,
         Self::BadPassword,
         Self::BadCredentials,
@@ -72,6 +82,11 @@ impl ErrorCode {
         Self::LineTooLong,
         Self::MailboxFull,
         Self::SlowDown,
+        Self::NoSuchFile,
+        Self::FileTooLarge,
+        Self::FileQuota,
+        Self::FileIncomplete,
+        Self::FileMismatch,
         Self::Unavailable,
     ];
 
@@ -98,6 +113,11 @@ impl ErrorCode {
             Self::LineTooLong => "line-too-long",
             Self::MailboxFull => "mailbox-full",
             Self::SlowDown => "slow-down",
+            Self::NoSuchFile => "no-such-file",
+            Self::FileTooLarge => "file-too-large",
+            Self::FileQuota => "file-quota",
+            Self::FileIncomplete => "file-incomplete",
+            Self::FileMismatch => "file-mismatch",
             Self::Unavailable => "unavailable",
         }
     }
@@ -130,6 +150,11 @@ impl ErrorCode {
             Self::LineTooLong => "Baris Terlalu Panjang",
             Self::MailboxFull => "Kotak Pesan Penuh",
             Self::SlowDown => "Terlalu Banyak Permintaan, Silahkan Coba Lagi Nanti",
+            Self::NoSuchFile => "File Tidak Ditemukan",
+            Self::FileTooLarge => "File Terlalu Besar",
+            Self::FileQuota => "Kuota File Penuh",
+            Self::FileIncomplete => "File Belum Lengkap",
+            Self::FileMismatch => "File Tidak Cocok",
             Self::Unavailable => "Layanan Tidak Tersedia, Silahkan Coba Lagi",
         }
     }

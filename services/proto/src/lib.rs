@@ -7,6 +7,7 @@ pub mod command;
 pub mod envelope;
 pub mod error;
 pub mod escape;
+pub mod file;
 pub mod frame;
 pub mod json;
 pub mod line;

@@ -5,6 +5,7 @@ use crate::command::{
     With, lookup,
 };
 use crate::error::ErrorCode;
+use crate::file;
 use crate::names::Tag;
 
 /// One line, understood.
@@ -149,6 +150,13 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         }
         Verb::GetRealmInbox => Command::GetRealmInbox { token: a, realm: b.parse().ok() },
         Verb::ConnectedRealm => Command::ConnectedRealm { token: a },
+        Verb::SendFile => send_file(a, vec![Receiver::parse(b)], c, d)?,
+        Verb::SendGroupFile => send_file(a, receivers(b)?, c, d)?,
+        Verb::GetFile => {
+            let part = args.optional(2).map_or(Ok(1), file::part_asked_for)?;
+            Command::GetFile { token: a, id: b.parse().ok(), part }
+        }
+        Verb::Files => Command::Files { token: a },
         Verb::Watch => Command::Watch { token: a },
         Verb::Unwatch => Command::Unwatch { token: a },
         Verb::History => history(args)?,
@@ -172,6 +180,16 @@ fn receivers(list: &str) -> Result<Vec<Receiver>, &'static str> {
         n if n > RECEIVERS_MAX => Err("more than 1024 receivers"),
         _ => Ok(receivers),
     }
+}
+
+fn send_file<'a>(
+    token: &'a str,
+    to: Vec<Receiver>,
+    name: &'a str,
+    rest: &'a str,
+) -> Result<Command<'a>, &'static str> {
+    let (base64, options) = split_word(rest);
+    Ok(Command::SendFile { token, to, name, base64, upload: file::upload(options)? })
 }
 
 fn history<'a>(args: &Args<'a>) -> Result<Command<'a>, &'static str> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
+use crate::file::FileInfo;
 use crate::names::{MessageId, RealmId, Tag, UserName};
 
 /// A reply that says OK, with the fields of `body`.
@@ -164,6 +165,9 @@ pub struct Message {
     /// For a notice: the message it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<MessageId>,
+    /// The file that it brings. `msg` then is a line for clients that do not know files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileInfo>,
 }
 
 /// What is pushed on a connection that watches.

@@ -48,6 +48,10 @@ pub struct RealmConfig {
     pub password_bytes_min: usize,
     /// Most entries in one box of a mailbox.
     pub mailbox_entries_max: u64,
+    /// Largest file.
+    pub file_bytes_max: u64,
+    /// Most bytes in files that one user has sent and that are kept.
+    pub user_file_bytes_max: u64,
     /// How long entries are kept that were read.
     pub retention: Duration,
     /// The file with the realm's key, made with a new one if the realm has none yet. Without a file the key lives as
@@ -69,6 +73,8 @@ impl RealmConfig {
             session_ttl: Duration::from_secs(30 * 24 * 3600),
             password_bytes_min: 8,
             mailbox_entries_max: 100_000,
+            file_bytes_max: 100 * 1024 * 1024,
+            user_file_bytes_max: 1024 * 1024 * 1024,
             retention: Duration::from_secs(30 * 24 * 3600),
             key_file: None,
             provision: Provision::IfNew,

@@ -50,6 +50,18 @@ pub(crate) async fn kept_in(broker: &SharedBroker, bucket: &Bucket) -> Result<Ve
     }
 }
 
+/// Whether there is nothing in a bucket.
+pub(crate) async fn holds_nothing(broker: &SharedBroker, bucket: &Bucket) -> Result<bool, KvError> {
+    let mut watch = broker.kv_watch(bucket).await?;
+    loop {
+        match watch.next().await? {
+            KvChange::Put(_) => return Ok(false),
+            KvChange::Delete { .. } => {}
+            KvChange::Current => return Ok(true),
+        }
+    }
+}
+
 impl<T> Clone for KvCopy<T> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use antar_broker::Entry;
 use antar_proto::envelope::{Content, ENVELOPE_VERSION, Envelope};
+use antar_proto::file::FileInfo;
 use antar_proto::reply::Message;
 use antar_proto::{Address, MessageId, RealmId, UserName};
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub(crate) struct Mail<'a> {
     pub(crate) text: Cow<'a, str>,
     #[serde(default)]
     about: Option<MessageId>,
+    #[serde(default)]
+    file: Option<FileInfo>,
 }
 
 impl<'a> Mail<'a> {
@@ -65,6 +68,8 @@ impl<'a> Mail<'a> {
             to,
             kind: notice.then(|| "notice".into()),
             about: self.about,
+            // Another realm's word about a file that nobody here keeps.
+            file: self.file.clone().filter(|_| self.origin == self.dest),
         }
     }
 }
@@ -89,10 +94,10 @@ pub(crate) fn is_group(entry: &Entry) -> bool {
     serde_json::from_slice::<Group>(&entry.body).is_ok_and(|parsed| parsed.group)
 }
 
-/// Whether two stored envelopes carry the same message: the same text to the same receivers.
+/// Whether two stored envelopes carry the same message: the same text and file to the same receivers.
 pub(crate) fn same_message(one: &[u8], other: &[u8]) -> bool {
     let content = |bytes| match Envelope::from_bytes(bytes).map(|envelope| envelope.content) {
-        Ok(Content::Message { to, group, text, .. }) => Some((to, group, text)),
+        Ok(Content::Message { to, group, text, file, .. }) => Some((to, group, text, file)),
         _ => None,
     };
     content(one) == content(other)
@@ -113,6 +118,7 @@ pub(crate) fn message_bytes(
     to: Vec<UserName>,
     group: bool,
     text: &str,
+    file: Option<&FileInfo>,
 ) -> Bytes {
     let content = Content::Message {
         from: sender.address.clone(),
@@ -120,6 +126,7 @@ pub(crate) fn message_bytes(
         to,
         group,
         text: text.into(),
+        file: file.cloned(),
     };
     envelope(id, &sender.address.realm, dest, content).to_bytes().into()
 }

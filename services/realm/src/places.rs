@@ -18,6 +18,9 @@ pub(crate) const LANES: &str = "lanes";
 pub(crate) const DEAD: &str = "dead";
 /// The bucket of the edges that are there. It is no part of what a realm keeps: it is made wherever it is missing.
 pub(crate) const EDGES: &str = "edges";
+/// The bucket of what is kept of each file beside its parts, and that of the parts.
+pub(crate) const FILES: &str = "files";
+pub(crate) const FILE_PARTS: &str = "file_parts";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
 pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
@@ -188,7 +191,7 @@ impl Places {
         endings.iter().map(filter).collect()
     }
 
-    /// All buckets but that of edges.
+    /// All buckets but that of edges and those of files.
     pub(crate) fn buckets(&self) -> [Bucket; 8] {
         ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES, DEAD]
             .map(|name| self.bucket(name))

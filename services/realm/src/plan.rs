@@ -7,7 +7,7 @@ use antar_proto::command::Receiver;
 use antar_proto::{Address, RealmId, UserName};
 
 use crate::mail::{Sender, message_bytes};
-use crate::send::{Send, SendError, SendId};
+use crate::send::{Said, Send, SendError, SendId};
 use crate::shared::Shared;
 
 /// Most unknown users, and as many realms, of one message that are looked for in the broker.
@@ -180,7 +180,8 @@ impl Shared {
     }
 
     /// The appends of a plan: outboxes first, each followed by the copies that belong to it.
-    pub(crate) fn appends(&self, from: &UserName, plan: Plan, text: &str, id: SendId) -> Vec<Append> {
+    pub(crate) fn appends(&self, from: &UserName, plan: Plan, said: Said<'_>, id: SendId) -> Vec<Append> {
+        let Said { text, file } = said;
         let (id, is_fresh) = (id.message(), matches!(id, SendId::Assigned(_)));
         let account = self.accounts.get(from);
         let address = Address { user: from.clone(), realm: self.places.realm().clone() };
@@ -194,7 +195,7 @@ impl Shared {
         let mut appends = Vec::with_capacity(1 + 2 * plan.remote.len());
         for (realm, there, here) in plan.remote {
             let outbox = (!there.is_empty()).then(|| self.places.outbox(&realm));
-            let body = message_bytes(id, &sender, &realm, there, plan.group, text);
+            let body = message_bytes(id, &sender, &realm, there, plan.group, text, file);
             if let Some(outbox) = outbox {
                 let append = Append::new(outbox, entry_id(format_args!("/{realm}")), body.clone());
                 appends.push(Append { is_fresh, ..append });
@@ -217,7 +218,7 @@ impl Shared {
             let mut subjects: Vec<Subject> =
                 plan.local.iter().map(|user| self.places.mail_local(user)).collect();
             subjects.push(sent);
-            let body = message_bytes(id, &sender, self.places.realm(), plan.local, false, text);
+            let body = message_bytes(id, &sender, self.places.realm(), plan.local, false, text, file);
             let id = entry_id(format_args!(""));
             appends.push(Append {
                 subjects,

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use antar_broker::SharedBroker;
 
 use crate::config::{Provision, RealmConfig};
+use crate::copy::holds_nothing;
 use crate::key::RealmKey;
 use crate::key_file;
-use crate::places::{DEAD, EDGES, Places};
+use crate::places::{DEAD, EDGES, FILE_PARTS, FILES, Places};
 use crate::realm::StartError;
 use crate::snapshot;
 
@@ -76,6 +77,19 @@ async fn provision_now(
     let is_whole = names.is_empty();
     // Streams are made last: where there is none yet, nothing was ever kept.
     let is_new = streams.iter().all(|spec| names.contains(&spec.name));
+    // Likewise those of files, but one without the other was lost, unless that is empty.
+    let mut lost_files = false;
+    for (bucket, other) in
+        [(FILES, FILE_PARTS), (FILE_PARTS, FILES)].map(|pair| (places.bucket(pair.0), places.bucket(pair.1)))
+    {
+        if broker.missing(&[], std::slice::from_ref(&bucket)).await?.is_empty() {
+            continue;
+        }
+        lost_files |= broker.missing(&[], std::slice::from_ref(&other)).await?.is_empty()
+            && !holds_nothing(broker, &other).await.map_err(StartError::Kv)?;
+        later.push(bucket);
+    }
+    let is_whole = is_whole && !lost_files;
     names.extend(broker.missing(&[], &later).await?);
     let advice = match config.provision {
         Provision::Missing => None,
@@ -93,7 +107,7 @@ async fn provision_now(
     if let Some(advice) = advice {
         return Err(StartError::Missing { names, advice });
     }
-    for bucket in kept.iter().chain(&later) {
+    for bucket in kept.iter().chain(&later).chain(&[places.bucket(FILE_PARTS), places.bucket(FILES)]) {
         broker.open_bucket(bucket).await?;
     }
     for spec in &streams {

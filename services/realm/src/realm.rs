@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use antar_broker::{KvError, OpenError, ReadError, RequestError, SharedBroker};
 use antar_proto::command::With;
 use antar_proto::{Address, MessageId, RealmId, UserName};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,16 +26,17 @@ use crate::cursor::{Cursors, ReadMark};
 use crate::edges::Activity;
 use crate::event::RealmEvent;
 use crate::feed::Feed;
+use crate::file::{FileError, FilePart, FileView, Files, NewFile, Stored};
 use crate::invite::Invites;
 use crate::key_file::{self, KeyError, Rotated};
 use crate::login::{LoginError, Throttle};
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
-use crate::places::{EDGES, Places};
+use crate::places::{EDGES, FILE_PARTS, FILES, Places};
 use crate::provision::{Made, make};
 use crate::room::LOOKS_MAX;
-use crate::send::{Send, SendError, SendId, Sending};
+use crate::send::{Said, Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
 use crate::shared::{Setting, Shared};
 use crate::status::{RealmStatus, status};
@@ -120,6 +122,7 @@ impl Realm {
             peers: Peers::new(copies.open("peers").await?),
             invites: Invites::new(copies.open("invites").await?),
             throttle: Throttle::default(),
+            files: Files::new(copies.open(FILES).await?, places.bucket(FILE_PARTS), broker.clone()),
             settings,
             edges: copies.open(EDGES).await?,
             activity: Arc::default(),
@@ -257,7 +260,32 @@ impl Realm {
         let id = id.into();
         let span =
             tracing::info_span!(target: SPANS, "send", realm = %self.id(), id = %id.message().0.hyphenated());
-        self.shared.send(from, what, text, id).instrument(span).await
+        self.shared.send(from, what, Said { text, file: None }, id).instrument(span).await
+    }
+
+    /// Stores a part of a file; the last one sends the message that names it. See [`Stored`].
+    pub async fn put_part(
+        &self,
+        owner: &UserName,
+        new: NewFile<'_>,
+        bytes: Bytes,
+    ) -> Result<Stored, FileError> {
+        self.shared.put_part(owner, new, bytes).await
+    }
+
+    /// One part of a file that `user` was sent, or has sent.
+    pub async fn file_part(
+        &self,
+        user: &UserName,
+        id: MessageId,
+        number: u32,
+    ) -> Result<FilePart, FileError> {
+        self.shared.files.get(user, id, number).await
+    }
+
+    /// The newest `limit` files that `user` was sent, or has sent; whether there are more.
+    pub fn files(&self, user: &UserName, limit: usize) -> (Vec<FileView>, bool) {
+        self.shared.files.of(user, limit)
     }
 
     /// Unread messages from this realm.

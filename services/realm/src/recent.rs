@@ -47,9 +47,9 @@ pub(crate) struct Recent {
 impl Recent {
     /// That of an envelope; `None` if it is no message.
     pub(crate) fn print(&self, envelope: &Envelope) -> Option<Print> {
-        let Content::Message { from, name, to, group, text } = &envelope.content else { return None };
+        let Content::Message { from, name, to, group, text, file } = &envelope.content else { return None };
         let id = self.hasher.hash_one((envelope.id, from));
-        Some(Print { id, content: self.hasher.hash_one((name, to, group, text)) })
+        Some(Print { id, content: self.hasher.hash_one((name, to, group, text, file)) })
     }
 
     /// Takes note of a message.
@@ -100,7 +100,7 @@ mod tests {
             id,
             &here,
             &there,
-            Content::Message { from, name: "M".into(), to, group: false, text: text.into() },
+            Content::Message { from, name: "M".into(), to, group: false, text: text.into(), file: None },
         )
     }
 

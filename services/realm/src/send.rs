@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use antar_broker::{Append, AppendError, Appended, PendingAppend, ReadError, Subject};
 use antar_proto::command::Receiver;
+use antar_proto::file::FileInfo;
 use antar_proto::{MessageId, RealmId, UserName};
 
 use crate::hop::log_hop;
@@ -34,6 +35,14 @@ pub enum Send<'a> {
     RealmOne(&'a RealmId, &'a Receiver),
     /// `sendgrouprealm`: users of that realm and of this one, filed under that realm.
     RealmGroup(&'a RealmId, &'a [Receiver]),
+}
+
+/// What a message says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said<'a> {
+    pub(crate) text: &'a str,
+    /// The file that it brings.
+    pub(crate) file: Option<&'a FileInfo>,
 }
 
 /// What a message is known by.
@@ -175,7 +184,7 @@ impl Shared {
         self: &Arc<Self>,
         from: &UserName,
         what: Send<'_>,
-        text: &str,
+        said: Said<'_>,
         id: SendId,
     ) -> Result<Sending, SendError> {
         if matches!(id, SendId::Chosen(id) if id.is_assigned()) {
@@ -194,7 +203,7 @@ impl Shared {
         if plan.is_empty() {
             return Err(SendError::NoSuchUser(unknown));
         }
-        let appends = self.appends(from, plan, text, id);
+        let appends = self.appends(from, plan, said, id);
         let several = appends.len() > 1;
         let mut waiting = Vec::with_capacity(appends.len());
         for append in appends {

@@ -25,6 +25,7 @@ use crate::counts::Counts;
 use crate::cursor::Cursors;
 use crate::edges::{Activity, EdgeRecord};
 use crate::event::RealmEvent;
+use crate::file::Files;
 use crate::invite::Invites;
 use crate::key::RealmKey;
 use crate::key_file::KeyRecord;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) invites: Invites,
     pub(crate) throttle: Throttle,
+    pub(crate) files: Files,
     pub(crate) settings: KvCopy<Setting>,
     /// The edges that are there, this one among them.
     pub(crate) edges: KvCopy<EdgeRecord>,

@@ -17,6 +17,7 @@ use crate::card;
 use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
 use crate::delivery;
 use crate::edges;
+use crate::file;
 use crate::lane;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
 use crate::realm::StartError;
@@ -191,6 +192,7 @@ async fn sweep(shared: Arc<Shared>) {
         if let Err(error) = sweep_once(&shared).await {
             tracing::warn!(realm = %shared.places.realm(), %error, "old entries were not removed this time");
         }
+        file::sweep(&shared).await;
         tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }

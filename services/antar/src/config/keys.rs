@@ -253,6 +253,18 @@ pub(crate) const KEYS: &[Key] = &[
         "Messages in one box of a mailbox. Full of unread ones, it refuses more with mailbox-full. Can be raised later, not lowered.",
     ),
     Key::new(
+        "limits.file_bytes_max",
+        Kind::Int { min: 1, max: 16 * 1024 * 1024 * 1024 },
+        Some("104857600"),
+        "The largest file. A larger one is refused before its bytes are taken.",
+    ),
+    Key::new(
+        "limits.user_file_bytes_max",
+        Kind::Int { min: 1, max: 1 << 50 },
+        Some("1073741824"),
+        "Bytes of the files that one user has sent, as long as they are kept. Beyond them a file is refused with file-quota.",
+    ),
+    Key::new(
         "limits.connections_max",
         Kind::Int { min: 1, max: 10_000_000 },
         Some("65536"),

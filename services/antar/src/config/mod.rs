@@ -382,6 +382,8 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
     let session_ttl = raw.duration("auth.session_days", DAY);
     let password_bytes_min = raw.size("auth.password_bytes_min");
     let mailbox_entries_max = raw.number("limits.mailbox_entries_max");
+    let file_bytes_max = raw.number("limits.file_bytes_max");
+    let user_file_bytes_max = raw.number("limits.user_file_bytes_max");
     let retention = raw.duration("retention.days", DAY);
     let provision = raw.flag("broker.provision").map(|make| match make {
         true => Provision::IfNew,
@@ -398,6 +400,8 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
         session_ttl: session_ttl?,
         password_bytes_min: password_bytes_min?,
         mailbox_entries_max: mailbox_entries_max?,
+        file_bytes_max: file_bytes_max?,
+        user_file_bytes_max: user_file_bytes_max?,
         retention: retention?,
         key_file: None,
         provision: provision?,

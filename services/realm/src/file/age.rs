@@ -1,0 +1,103 @@
+//! When files go: with the messages that name them, and uploads that nobody ends within a day.
+
+use std::time::Duration;
+
+use antar_broker::{Expect, Filter, KvError, ReadFrom, ReadLimit, Timestamp};
+use antar_proto::names::BOX_LOCAL;
+use antar_proto::{MessageId, UserName};
+
+use super::{FileError, FileRecord, FileState, Files, key, part_key};
+use crate::shared::Shared;
+
+/// How long the parts of a file may take.
+const UPLOAD_TIME: Duration = Duration::from_secs(24 * 3600);
+
+impl Files {
+    /// Removes a file: its record is marked first, so that whatever is broken off goes on at the next look.
+    pub(super) async fn remove(&self, id: MessageId) -> Result<(), FileError> {
+        let key = key(id);
+        let Some((known, revision)) = self.records.get_with_revision(&key) else { return Ok(()) };
+        let going = FileRecord { state: FileState::Going, ..(*known).clone() };
+        if known.state != FileState::Going {
+            match self.records.put(&key, &going, Expect::Revision(revision), None).await {
+                // It has just come further, or is being removed elsewhere.
+                Err(KvError::Conflict) => return Ok(()),
+                other => other?,
+            }
+        }
+        for number in 1..=known.parts {
+            self.broker.kv_delete(&self.parts, &part_key(id, number), Expect::Any).await?;
+        }
+        Ok(self.records.delete(&key).await?)
+    }
+}
+
+impl Files {
+    /// Removes what a user has sent, and takes the user off the receivers of everything else: who gets this name later must not
+    /// find any of it.
+    pub(crate) async fn forget(&self, user: &UserName) -> Result<(), KvError> {
+        for (key, record) in self.records.all() {
+            if record.owner == *user {
+                self.remove(record.id).await.map_err(|error| KvError::Unavailable(error.to_string()))?;
+                continue;
+            }
+            while let Some((record, revision)) = self.records.get_with_revision(&key) {
+                if !record.to.contains(user) {
+                    break;
+                }
+                let mut left = (*record).clone();
+                left.to.retain(|receiver| receiver != user);
+                match self.records.put(&key, &left, Expect::Revision(revision), None).await {
+                    Err(KvError::Conflict) => self.records.catch_up(&key).await?,
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the files whose time has come.
+pub(crate) async fn sweep(shared: &Shared) {
+    for (_, record) in shared.files.records.all() {
+        let removed = match shared.is_over(&record).await {
+            Ok(true) => shared.files.remove(record.id).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(realm = %shared.places.realm(), id = %record.id, %error, "a file was not removed this time");
+        }
+    }
+}
+
+impl Shared {
+    /// Whether nobody needs a file any more.
+    async fn is_over(&self, record: &FileRecord) -> Result<bool, FileError> {
+        let age = Duration::from_micros(Timestamp::now().0.saturating_sub(record.created));
+        match record.state {
+            FileState::Going => return Ok(true),
+            FileState::Open => return Ok(age > UPLOAD_TIME),
+            FileState::Whole | FileState::Sent if age <= self.config.retention => return Ok(false),
+            FileState::Whole | FileState::Sent => {}
+        }
+        for user in &record.to {
+            if self.accounts.get(user).is_none() {
+                continue;
+            }
+            // Who has not read what is as old may not have read the message, either.
+            let after = ReadFrom::After(self.cursors.get(user, BOX_LOCAL));
+            let subject = self.places.mail_local(user);
+            let page = self.broker.read(&Filter::from(&subject), after, ReadLimit::entries(1)).await;
+            let page = page.map_err(|error| FileError::Unavailable(error.to_string()))?;
+            let oldest = page
+                .entries
+                .first()
+                .map(|entry| Duration::from_micros(Timestamp::now().0.saturating_sub(entry.time.0)));
+            if oldest.is_some_and(|oldest| oldest + UPLOAD_TIME >= age.saturating_sub(UPLOAD_TIME)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
