@@ -18,6 +18,7 @@ mod realm_status;
 mod replay;
 mod replay_copies;
 mod replay_killed;
+mod search;
 mod secrets;
 mod shutdown;
 mod status;
