@@ -4,6 +4,7 @@
 use crate::harness::Broker;
 
 mod accounts;
+mod blocks;
 mod bundles;
 mod dead;
 mod doctor;
@@ -14,6 +15,7 @@ mod history;
 mod messages;
 mod outage;
 mod people;
+mod quarantine;
 mod realm_status;
 mod replay;
 mod replay_copies;

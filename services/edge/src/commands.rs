@@ -42,7 +42,7 @@ pub(crate) enum FeedChange {
 }
 
 /// Why a command is answered ERROR.
-struct Refusal {
+pub(crate) struct Refusal {
     code: ErrorCode,
     message: Option<&'static str>,
     detail: String,
@@ -55,7 +55,7 @@ impl From<ErrorCode> for Refusal {
 }
 
 impl Refusal {
-    fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { code, message: None, detail: detail.into() }
     }
 }
@@ -105,11 +105,11 @@ impl From<AddRealmError> for Refusal {
 }
 
 /// Fields of a reply that says OK.
-fn fields(value: impl Serialize) -> Value {
+pub(crate) fn fields(value: impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_else(|_| Value::Object(Map::new()))
 }
 
-type Handled = Result<Value, Refusal>;
+pub(crate) type Handled = Result<Value, Refusal>;
 
 impl Connection {
     /// Carries out a command and writes its reply.
@@ -203,6 +203,8 @@ impl Connection {
                     more,
                 ))
             }
+            Command::Block { token, whom, blocked } => self.block(token, whom, blocked).await,
+            Command::Blocks { token } => self.blocks(token).await,
             Command::Status { token, id } => self.status(token, id).await,
             Command::ConnectedRealm { token } => {
                 self.user(token).await?;
@@ -234,7 +236,7 @@ impl Connection {
     }
 
     /// Whose token this is.
-    async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
+    pub(crate) async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
         match self.session(token) {
             Some(user) => Ok(user),
             None => self.session_elsewhere(token).await?.ok_or_else(|| ErrorCode::NotAuthorized.into()),
@@ -335,7 +337,7 @@ impl Connection {
             "register": config.registration,
             "line_bytes_max": self.edge.config.line_bytes_max,
             "pipeline_max": self.edge.config.pipeline_max,
-            "features": ["tags", "message-id-tags", "watch", "status", "history", "search"],
+            "features": ["tags", "message-id-tags", "watch", "status", "history", "search", "block"],
             "commands": commands,
         })
     }

@@ -39,6 +39,9 @@ pub enum Verb {
     Unwatch,
     History,
     Search,
+    Block,
+    Unblock,
+    Blocks,
     Status,
     ConnectedRealm,
     Ping,
@@ -104,6 +107,9 @@ commands! {
     History ["history"] "TOKEN [USER|@REALM|USER@REALM] [before=ID] [limit=N]" 1..=4 text=false session=true "what was said, newest last, read or not";
     Search ["search"] "TOKEN WORDS [before=PLACE] [limit=N]" 2..=2 text=true session=true "messages that have all these words, newest first";
     Status ["status"] "TOKEN ID" 2..=2 text=false session=true "where a message that you sent is";
+    Block ["block"] "TOKEN USER[@REALM]" 2..=2 text=false session=true "refuses messages from a user, as if you did not exist";
+    Unblock ["unblock"] "TOKEN USER[@REALM]" 2..=2 text=false session=true "ends block";
+    Blocks ["blocks"] "TOKEN" 1..=1 text=false session=true "whom you have blocked";
     WhoAmI ["whoami"] "TOKEN" 1..=1 text=false session=true "whose session this is";
     Users ["users"] "TOKEN [PREFIX]" 1..=2 text=false session=true "accounts of this realm";
     GetPresence ["getpresence"] "TOKEN USER" 2..=2 text=false session=true "whether a user has a live session";
@@ -262,6 +268,15 @@ pub enum Command<'a> {
         words: Vec<&'a str>,
         before: Before,
         limit: usize,
+    },
+    /// `block`, or `unblock`.
+    Block {
+        token: &'a str,
+        whom: Receiver,
+        blocked: bool,
+    },
+    Blocks {
+        token: &'a str,
     },
     Status {
         token: &'a str,

@@ -69,6 +69,8 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
             messages(reply, "nothing was said", more, view)
         }
         Verb::Search => search(reply, view),
+        Verb::Block => Some(format!("{} is blocked", about(0))),
+        Verb::Unblock => Some(format!("{} is no longer blocked", about(0))),
         Verb::List => list(reply),
         Verb::GetPresence => presence(reply, &about(0)),
         Verb::WhoAmI => whoami(reply),
@@ -76,7 +78,7 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
         Verb::ConnectedRealm => rows(reply, "realms", "no realms: addrealm REALM HOST PORT", view.style),
         // The server's own list has the token in it, which people do not type.
         Verb::Help => Some(help::text(prepared.about.first().map(String::as_str))),
-        Verb::Status | Verb::Capabilities => None,
+        Verb::Status | Verb::Blocks | Verb::Capabilities => None,
     }
 }
 
