@@ -4,6 +4,7 @@
 use crate::harness::Broker;
 
 mod accounts;
+mod blocks;
 mod bundles;
 mod dead;
 mod doctor;
@@ -15,10 +16,12 @@ mod messages;
 mod metrics;
 mod outage;
 mod people;
+mod quarantine;
 mod realm_status;
 mod replay;
 mod replay_copies;
 mod replay_killed;
+mod search;
 mod secrets;
 mod shutdown;
 mod status;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, RestoreArgs};
+use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, QuarantineCommand, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::doctor::DoctorArgs;
@@ -368,6 +368,12 @@ pub(crate) enum RealmCommand {
         id: String,
         /// The other realm's.
         peer: String,
+    },
+    /// Realms that nobody here has added, and what is held of them (federation.quarantine).
+    Quarantine {
+        /// What to do.
+        #[command(subcommand)]
+        command: QuarantineCommand,
     },
     /// Stop the traffic with other realms; messages wait.
     Pause {

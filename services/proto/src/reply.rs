@@ -166,6 +166,17 @@ pub struct Message {
     pub about: Option<MessageId>,
 }
 
+/// A message that `search` has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The conversation that it belongs to: `local`, or the other realm's id.
+    #[serde(rename = "box")]
+    pub mailbox: String,
+    /// The message.
+    #[serde(flatten)]
+    pub message: Message,
+}
+
 /// What is pushed on a connection that watches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]

@@ -118,6 +118,13 @@ pub enum AdminRequest {
         /// `false` lets it in again.
         blocked: bool,
     },
+    /// Lets a peer out of quarantine, as if a user had added it.
+    RealmAdmit {
+        /// The peer.
+        realm: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
     /// Lists dead letters, a page at a time.
     DeadList(LettersWanted),
     /// One dead letter, with a part of its body.
@@ -281,6 +288,9 @@ pub struct PeerInfo {
     /// Nothing of it is delivered, and nothing can be sent to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
+    /// Nobody here has added it, and what its users write is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
     /// Since when the lane waits: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,

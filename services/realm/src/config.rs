@@ -50,6 +50,8 @@ pub struct RealmConfig {
     pub mailbox_entries_max: u64,
     /// How long entries are kept that were read.
     pub retention: Duration,
+    /// Holds what users of realms write that have added this one and that nobody here has added.
+    pub quarantine: bool,
     /// The file with the realm's key, made with a new one if the realm has none yet. Without a file the key lives as
     /// long as this process: for a realm that lives no longer either.
     pub key_file: Option<PathBuf>,
@@ -70,6 +72,7 @@ impl RealmConfig {
             password_bytes_min: 8,
             mailbox_entries_max: 100_000,
             retention: Duration::from_secs(30 * 24 * 3600),
+            quarantine: false,
             key_file: None,
             provision: Provision::IfNew,
         }

@@ -16,6 +16,7 @@ pub(crate) enum RealmEvent {
     RealmAdded { user: UserName, realm: RealmId },
     RealmTrusted { realm: RealmId, key: String },
     RealmBlocked { realm: RealmId, blocked: bool },
+    RealmAdmitted { realm: RealmId, by: String },
     Paused { paused: bool },
     DeadRedriven { letter: u64, code: String, origin: RealmId, ids: Vec<String>, by: String },
     DeadDropped { letter: u64, code: String, by: String },

@@ -109,6 +109,7 @@ impl Shared {
             AdminRequest::Ping => {}
             AdminRequest::RealmTrust { realm, key } => return self.trust(&realm, key.as_deref()).await,
             AdminRequest::RealmBlock { realm, blocked } => self.block(&realm, blocked).await?,
+            AdminRequest::RealmAdmit { realm, by } => self.admit_realm(&self.peer(&realm)?, &by).await?,
             AdminRequest::DeadList(wanted) => return self.letters(wanted).await,
             AdminRequest::DeadShow { letter, offset } => return self.show_letter(letter, offset).await,
             AdminRequest::DeadRedrive { letter, by } => return self.redrive(letter, &by).await,
@@ -222,7 +223,7 @@ impl Shared {
     }
 }
 
-fn unknown_realm(realm: &dyn std::fmt::Display) -> AdminReply {
+pub(crate) fn unknown_realm(realm: &dyn std::fmt::Display) -> AdminReply {
     let message = format!("{realm} is no realm that messages are exchanged with");
     AdminReply::Refused { code: ErrorCode::NoSuchRealm.as_str().into(), message }
 }

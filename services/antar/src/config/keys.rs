@@ -259,6 +259,13 @@ pub(crate) const KEYS: &[Key] = &[
         "Connections to this edge; further ones are closed at once.",
     ),
     Key::new(
+        "federation.quarantine",
+        Kind::Bool,
+        Some("false"),
+        "Holds what comes from realms that have added this one and that nobody here has added, until an operator lets them in \
+         or a user adds them: `antar realm quarantine`.",
+    ),
+    Key::new(
         "retention.days",
         Kind::Int { min: 1, max: 100 * YEAR_DAYS },
         Some("30"),

@@ -382,6 +382,7 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
     let session_ttl = raw.duration("auth.session_days", DAY);
     let password_bytes_min = raw.size("auth.password_bytes_min");
     let mailbox_entries_max = raw.number("limits.mailbox_entries_max");
+    let quarantine = raw.flag("federation.quarantine");
     let retention = raw.duration("retention.days", DAY);
     let provision = raw.flag("broker.provision").map(|make| match make {
         true => Provision::IfNew,
@@ -399,6 +400,7 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
         password_bytes_min: password_bytes_min?,
         mailbox_entries_max: mailbox_entries_max?,
         retention: retention?,
+        quarantine: quarantine?,
         key_file: None,
         provision: provision?,
     })
