@@ -16,6 +16,7 @@ mod messages;
 mod outage;
 mod people;
 mod quarantine;
+mod rates;
 mod realm_status;
 mod replay;
 mod replay_copies;
