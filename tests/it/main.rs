@@ -69,10 +69,14 @@ mod otel;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
+mod ready;
+#[cfg(test)]
 mod realm_command;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod user_command;

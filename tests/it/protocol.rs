@@ -13,6 +13,7 @@ mod errors;
 mod federation;
 mod history;
 mod messages;
+mod metrics;
 mod outage;
 mod people;
 mod quarantine;

@@ -24,7 +24,7 @@ use crate::trace::TraceArgs;
 Examples:
   antar demo                                       two realms to try it out, on ports 4001 and 4002
   antar chat                                       talk: auth messi surabaya, send henderson halo, inbox
-  antar serve --realm kampus --listen 0.0.0.0:4001 a realm of your own
+  antar serve --realm kampus                       a realm of your own, on port 4001
   antar user add --realm kampus budi --name 'Budi Santoso'
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 unreachable (try again), 4 not authorised, 5 rejected."
@@ -73,7 +73,8 @@ Makes realm1 on PORT and realm2 on PORT+1, with the accounts messi, henderson an
 Anybody who reaches the ports may register. What is said is kept in DIR/antar-demo.db until you delete it.
 
 Settings of `antar serve` apply by --config and the environment, for instance ANTAR__LOG__LEVEL=debug; those that make
-the demo the demo (realm.id, listen.command, broker.url, realm.demo_accounts) do not.
+the demo the demo (realm.id, listen.command, broker.url, realm.demo_accounts) do not. With listen.http, for instance
+ANTAR__LISTEN__HTTP=127.0.0.1:8001, realm1 answers there and realm2 on the next port.
 
 Examples:
   antar demo
@@ -107,7 +108,7 @@ pub(crate) struct ServeArgs {
     /// The realm's id (realm.id).
     #[arg(long, value_name = "ID")]
     pub(crate) realm: Option<String>,
-    /// Where clients connect (listen.command), for instance 0.0.0.0:4001.
+    /// Where clients connect in plain text (listen.command), for instance 127.0.0.1:4001.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
     /// Where health is answered over HTTP (listen.http); off for none.
@@ -137,11 +138,18 @@ impl ServeArgs {
 Examples:
   antar chat                                                        then type /help
   antar chat -c 'auth messi surabaya' -c 'send henderson halo'      for scripts; the token is filled in
-  antar chat --user messi --password-file pw --json -c inbox        one JSON object a line")]
+  antar chat --user messi --password-file pw --json -c inbox        one JSON object a line
+  antar chat --tls --server chat.example.org:4443                   over an encrypted connection")]
 pub(crate) struct ChatArgs {
     /// The server.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4001")]
     pub(crate) server: String,
+    /// Talk over TLS; the server's certificate has to be for the host of --server.
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Believe the certificates in this file (PEM), and not those that this system trusts. Means --tls.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca: Option<PathBuf>,
     /// Carry out this command and, after the last one, end. May be repeated.
     #[arg(short = 'c', long = "command", value_name = "COMMAND")]
     pub(crate) commands: Vec<String>,

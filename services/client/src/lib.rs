@@ -14,6 +14,7 @@ pub mod error;
 pub mod reply;
 #[cfg(test)]
 mod testing;
+mod tls;
 
 pub use antar_proto::reply::Event;
 pub use calls::{Inbox, Messages, Search, Sent, Token};
@@ -21,3 +22,4 @@ pub use chat::{ChatOptions, ChatOutcome};
 pub use client::{Client, ClientOptions, Events};
 pub use error::{CallError, Closed, ConnectError, Refusal, RequestError, Violation};
 pub use reply::Reply;
+pub use tls::{Tls, TrustError};

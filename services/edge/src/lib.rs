@@ -7,10 +7,15 @@ mod blocks;
 mod commands;
 mod config;
 mod connection;
+mod counts;
 mod guests;
 mod http;
 mod listener;
 mod outbox;
+mod tls;
+mod transport;
+mod web;
 
 pub use config::EdgeConfig;
-pub use listener::{bind, run};
+pub use listener::{Listeners, bind, run};
+pub use tls::{CertificateError, Certificates, RELOAD_CHECK};

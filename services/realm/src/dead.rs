@@ -164,6 +164,7 @@ impl Delivery {
                 tracing::error!(%inbox, seq, reason = ?dead.to_string(), "an envelope is put aside");
             }
         }
+        self.shared.counts.buried(dead.code());
         batch.bury(Buried::new(line, dead));
         if !dead.is_answered() {
             return;

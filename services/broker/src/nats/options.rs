@@ -1,8 +1,8 @@
 //! How a NATS server is reached: URLs, credentials, and what a connection is told about itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Auth, AuthError, ConnectOptions, Event, ServerAddr};
@@ -32,6 +32,42 @@ pub(super) struct Options {
     servers: Vec<ServerAddr>,
     login: Arc<Login>,
     pub(super) replicas: usize,
+    authority: Option<PathBuf>,
+    certificate: Option<(PathBuf, PathBuf)>,
+    pub(super) events: Arc<Events>,
+}
+
+/// What became of all connections, counted.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    connected: AtomicU64,
+    disconnected: AtomicU64,
+    slow_consumer: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Events {
+    fn count(&self, event: &Event) {
+        let counter = match event {
+            Event::Connected => &self.connected,
+            Event::Disconnected => &self.disconnected,
+            Event::SlowConsumer(_) => &self.slow_consumer,
+            Event::ServerError(_) => &self.refused,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Each with its name.
+    pub(super) fn all(&self) -> Vec<(&'static str, u64)> {
+        let all = [
+            ("connected", &self.connected),
+            ("disconnected", &self.disconnected),
+            ("slow-consumer", &self.slow_consumer),
+            ("refused", &self.refused),
+        ];
+        all.map(|(name, count)| (name, count.load(Ordering::Relaxed))).to_vec()
+    }
 }
 
 /// What a connection says to be let in.
@@ -73,7 +109,8 @@ pub(crate) fn servers(url: &str) -> Result<Vec<ServerAddr>, OpenError> {
         let text = text.trim();
         let full = if is_nats(text) { text.to_owned() } else { format!("nats://{text}") };
         // Not the text itself: it may hold a password.
-        full.parse().map_err(|_| OpenError::Invalid("a server is written nats://HOST:PORT".into()))
+        full.parse()
+            .map_err(|_| OpenError::Invalid("a server is written nats://HOST:PORT or tls://HOST:PORT".into()))
     };
     url.split(',').map(one).collect()
 }
@@ -95,7 +132,15 @@ impl Options {
             }
             Some(path) => credentials(path).await?,
         };
-        Ok(Self { servers, login: Arc::new(login), replicas: settings.replicas })
+        let Settings { replicas, authority, certificate, .. } = settings.clone();
+        let needed = authority.iter().chain(certificate.iter().flat_map(|(file, key)| [file, key]));
+        for file in needed {
+            // A file that is not there would show as a server that cannot be reached.
+            tokio::fs::metadata(file)
+                .await
+                .map_err(|error| OpenError::Invalid(format!("cannot read {}: {error}", file.display())))?;
+        }
+        Ok(Self { servers, login: Arc::new(login), replicas, authority, certificate, events: Arc::default() })
     }
 
     pub(super) fn servers(&self) -> &[ServerAddr] {
@@ -118,7 +163,7 @@ impl Options {
         is_over: &Arc<AtomicBool>,
         on_event: impl Fn(&Event) + Send + Sync + 'static,
     ) -> Result<ConnectOptions, OpenError> {
-        let role_for_log = role.to_owned();
+        let (role_for_log, events) = (role.to_owned(), self.events.clone());
         let (login, is_over) = (self.login.clone(), is_over.clone());
         let log_in = move |nonce: Vec<u8>| {
             let auth = match is_over.load(Ordering::Acquire) {
@@ -127,7 +172,17 @@ impl Options {
             };
             std::future::ready(auth)
         };
-        Ok(ConnectOptions::with_auth_callback(log_in)
+        let mut options = ConnectOptions::with_auth_callback(log_in);
+        if let Some(authority) = &self.authority {
+            options = options.add_root_certificates(authority.clone());
+        }
+        if let Some((certificate, key)) = &self.certificate {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        // Whoever names an authority means to speak to nobody else: a `nats://` beside it must not fall back to plain text.
+        let is_tls = self.authority.is_some() || self.servers.iter().any(ServerAddr::tls_required);
+        Ok(options
+            .require_tls(is_tls)
             .name(format!("antar {role}"))
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
@@ -145,6 +200,7 @@ impl Options {
             })
             .event_callback(move |event| {
                 log(&role_for_log, &event);
+                events.count(&event);
                 on_event(&event);
                 std::future::ready(())
             }))
