@@ -9,6 +9,7 @@ mod bundles;
 mod dead;
 mod doctor;
 mod documents;
+mod erase;
 mod errors;
 mod federation;
 mod history;

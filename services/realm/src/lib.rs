@@ -19,6 +19,7 @@ mod cursor;
 mod dead;
 mod delivery;
 mod edges;
+mod erase;
 mod event;
 mod feed;
 mod hex;
