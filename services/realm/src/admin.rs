@@ -87,6 +87,13 @@ pub enum AdminRequest {
         /// Whose.
         user: String,
     },
+    /// The same, and removes all else that this realm keeps of the user and of nobody else. To repeat it completes it.
+    UserErase {
+        /// Whose.
+        user: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
     /// Makes an invitation for `register`.
     UserInvite {
         /// How many accounts it is good for.
@@ -320,6 +327,15 @@ pub enum AdminReply {
         accounts: Vec<AccountInfo>,
         /// There are more after the last one.
         more: bool,
+    },
+    /// To `UserErase`.
+    Erased {
+        /// There was such an account until now.
+        known: bool,
+        /// Entries removed from the mailbox.
+        entries: u64,
+        /// The other realms, which keep what they were sent.
+        peers: Vec<String>,
     },
     /// To `UserInvite`.
     Invitation {

@@ -9,6 +9,7 @@ use serde::Serialize;
 pub(crate) enum RealmEvent {
     AccountAdded { user: UserName },
     AccountRemoved { user: UserName },
+    AccountErased { user: UserName, by: String },
     AccountDisabled { user: UserName, disabled: bool },
     PasswordChanged { user: UserName },
     LoggedIn { user: UserName },

@@ -84,13 +84,11 @@ impl Shared {
                 self.accounts.set_disabled(&user, true).await?;
                 self.sessions.end_all(&user, None).await?;
                 // Who gets this name later must not find the mail of who had it before.
-                for (_, subject) in self.boxes(&user) {
-                    let last = self.broker.last(&subject).await?;
-                    self.broker.trim(&subject, last).await?;
-                }
+                self.empty_boxes(&user).await?;
                 self.accounts.remove(&user).await?;
                 self.record(RealmEvent::AccountRemoved { user }).await;
             }
+            AdminRequest::UserErase { user, by } => return self.erase(&known(&user)?, &by).await,
             AdminRequest::UserInvite { uses, days } => {
                 if !(1..=INVITE_USES_MAX).contains(&uses) || !(1..=INVITE_DAYS_MAX).contains(&days) {
                     let message = format!(

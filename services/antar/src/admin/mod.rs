@@ -20,6 +20,8 @@ pub(crate) use nats_config::NatsConfigArgs;
 pub(crate) use password::read as read_password;
 pub(crate) use quarantine::QuarantineCommand;
 
+pub(crate) use user::RemoveArgs;
+
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
 use crate::config::{BrokerConfig, Config, Environment, Flag, Sources};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
