@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, RestoreArgs};
+use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, QuarantineCommand, RemoveArgs, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::doctor::DoctorArgs;
@@ -252,10 +252,7 @@ pub(crate) enum UserCommand {
         user: String,
     },
     /// Remove an account and end its sessions. What others received from it stays.
-    Remove {
-        /// Whose.
-        user: String,
-    },
+    Remove(RemoveArgs),
     /// Make a code for `register … invite=CODE`, and print it.
     Invite {
         /// How many accounts it is good for.
@@ -368,6 +365,12 @@ pub(crate) enum RealmCommand {
         id: String,
         /// The other realm's.
         peer: String,
+    },
+    /// Realms that nobody here has added, and what is held of them (federation.quarantine).
+    Quarantine {
+        /// What to do.
+        #[command(subcommand)]
+        command: QuarantineCommand,
     },
     /// Stop the traffic with other realms; messages wait.
     Pause {

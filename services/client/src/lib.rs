@@ -17,7 +17,7 @@ mod testing;
 mod tls;
 
 pub use antar_proto::reply::Event;
-pub use calls::{Inbox, Messages, Sent, Token};
+pub use calls::{Inbox, Messages, Search, Sent, Token};
 pub use chat::{ChatOptions, ChatOutcome};
 pub use client::{Client, ClientOptions, Events};
 pub use error::{CallError, Closed, ConnectError, Refusal, RequestError, Violation};

@@ -2,8 +2,8 @@
 
 use antar_proto::command::Receiver;
 use antar_proto::file::{Part, Upload};
-use antar_proto::{MessageId, Tag};
-use antar_realm::{FileError, NewFile};
+use antar_proto::{ErrorCode, MessageId, Tag};
+use antar_realm::{FileError, NewFile, TooMuch};
 use axum::body::Bytes;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ const FILES_MAX: usize = 500;
 impl From<FileError> for Refusal {
     fn from(error: FileError) -> Self {
         let code = error.code();
-        if code == antar_proto::ErrorCode::Unavailable {
+        if code == ErrorCode::Unavailable {
             tracing::warn!(%error, "a file was not stored or not read");
             return code.into();
         }
@@ -47,6 +47,15 @@ impl Connection {
         let part = upload.part.unwrap_or(whole);
         let new =
             NewFile { id: chosen.unwrap_or_else(MessageId::fresh), to, name, part, sha256: upload.sha256 };
+        // The last part sends a message.
+        if part.number == part.parts
+            && let Err(TooMuch { of, wait }) =
+                self.edge.realm.take_share(&user, Some(self.address), name.len())
+        {
+            let seconds = wait.as_secs() + 1;
+            let detail = format!("this {of} has sent as much as it may in a minute: again in {seconds} s");
+            return Err(Refusal::detailed(ErrorCode::RateLimited, detail));
+        }
         let stored = self.edge.realm.put_part(&user, new, Bytes::from(bytes)).await?;
         let mut body = json!({"file_id": new.id, "part": part.number, "parts": part.parts});
         if let Value::Object(fields) = &mut body {

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     LineTooLong,
     /// The receiver's mailbox is full of unread messages.
     MailboxFull,
+    /// The user, or the address, has sent as much as it may in a minute.
+    RateLimited,
     /// Too many tries or too much at once; later again.
     SlowDown,
     /// There is no such file among those this user was sent or has sent, or no such part of it.
@@ -61,7 +63,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NoSuchAccount,
         Self::BadPassword,
         Self::BadCredentials,
@@ -81,6 +83,7 @@ impl ErrorCode {
         Self::BadRequest,
         Self::LineTooLong,
         Self::MailboxFull,
+        Self::RateLimited,
         Self::SlowDown,
         Self::NoSuchFile,
         Self::FileTooLarge,
@@ -112,6 +115,7 @@ impl ErrorCode {
             Self::BadRequest => "bad-request",
             Self::LineTooLong => "line-too-long",
             Self::MailboxFull => "mailbox-full",
+            Self::RateLimited => "rate-limited",
             Self::SlowDown => "slow-down",
             Self::NoSuchFile => "no-such-file",
             Self::FileTooLarge => "file-too-large",
@@ -149,6 +153,7 @@ impl ErrorCode {
             Self::BadRequest => "--Protocol Tidak Benar",
             Self::LineTooLong => "Baris Terlalu Panjang",
             Self::MailboxFull => "Kotak Pesan Penuh",
+            Self::RateLimited => "Terlalu Banyak Pesan, Silahkan Coba Lagi Nanti",
             Self::SlowDown => "Terlalu Banyak Permintaan, Silahkan Coba Lagi Nanti",
             Self::NoSuchFile => "File Tidak Ditemukan",
             Self::FileTooLarge => "File Terlalu Besar",

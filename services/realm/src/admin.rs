@@ -87,6 +87,13 @@ pub enum AdminRequest {
         /// Whose.
         user: String,
     },
+    /// The same, and removes all else that this realm keeps of the user and of nobody else. To repeat it completes it.
+    UserErase {
+        /// Whose.
+        user: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
     /// Makes an invitation for `register`.
     UserInvite {
         /// How many accounts it is good for.
@@ -117,6 +124,13 @@ pub enum AdminRequest {
         realm: String,
         /// `false` lets it in again.
         blocked: bool,
+    },
+    /// Lets a peer out of quarantine, as if a user had added it.
+    RealmAdmit {
+        /// The peer.
+        realm: String,
+        /// Who wants it, as the event says.
+        by: String,
     },
     /// Lists dead letters, a page at a time.
     DeadList(LettersWanted),
@@ -281,6 +295,9 @@ pub struct PeerInfo {
     /// Nothing of it is delivered, and nothing can be sent to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
+    /// Nobody here has added it, and what its users write is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
     /// Since when the lane waits: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -310,6 +327,15 @@ pub enum AdminReply {
         accounts: Vec<AccountInfo>,
         /// There are more after the last one.
         more: bool,
+    },
+    /// To `UserErase`.
+    Erased {
+        /// There was such an account until now.
+        known: bool,
+        /// Entries removed from the mailbox.
+        entries: u64,
+        /// The other realms, which keep what they were sent.
+        peers: Vec<String>,
     },
     /// To `UserInvite`.
     Invitation {

@@ -9,6 +9,7 @@ use serde::Serialize;
 pub(crate) enum RealmEvent {
     AccountAdded { user: UserName },
     AccountRemoved { user: UserName },
+    AccountErased { user: UserName, by: String },
     AccountDisabled { user: UserName, disabled: bool },
     PasswordChanged { user: UserName },
     LoggedIn { user: UserName },
@@ -16,6 +17,7 @@ pub(crate) enum RealmEvent {
     RealmAdded { user: UserName, realm: RealmId },
     RealmTrusted { realm: RealmId, key: String },
     RealmBlocked { realm: RealmId, blocked: bool },
+    RealmAdmitted { realm: RealmId, by: String },
     Paused { paused: bool },
     DeadRedriven { letter: u64, code: String, origin: RealmId, ids: Vec<String>, by: String },
     DeadDropped { letter: u64, code: String, by: String },

@@ -35,7 +35,7 @@ pub(crate) struct Mail<'a> {
     #[serde(default)]
     about: Option<MessageId>,
     #[serde(default)]
-    file: Option<FileInfo>,
+    file: Option<Box<FileInfo>>,
 }
 
 impl<'a> Mail<'a> {

@@ -8,6 +8,7 @@ mod import;
 mod nats_config;
 mod operator;
 mod password;
+mod quarantine;
 mod realm;
 mod user;
 
@@ -17,6 +18,9 @@ pub(crate) use backup::{BackupArgs, RestoreArgs};
 pub(crate) use dead::{DeadArgs, run as run_dead};
 pub(crate) use nats_config::NatsConfigArgs;
 pub(crate) use password::read as read_password;
+pub(crate) use quarantine::QuarantineCommand;
+
+pub(crate) use user::RemoveArgs;
 
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
 use crate::config::{BrokerConfig, Config, Environment, Flag, Sources};
@@ -41,7 +45,7 @@ pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Out
     };
     let id = in_file.as_deref().or_else(|| args.command.id());
     let target = target(&args.operator, id, environment)?;
-    realm::run(args.command, target).await
+    realm::run(args.command, target, environment.operator()).await
 }
 
 /// Which broker is meant, by a command that is about no one realm.

@@ -58,11 +58,8 @@ impl Shared {
         new: NewFile<'_>,
         bytes: Bytes,
     ) -> Result<Stored, FileError> {
-        let (record, unknown) = self.begin(owner, new).await?;
+        let (record, unknown) = self.begin(owner, new, bytes.len() as u64).await?;
         let Part { number, parts, .. } = new.part;
-        if new.part.bytes() != Some(bytes.len() as u64) {
-            return Err(FileError::Refused("a part has another length than it has to have".into()));
-        }
         let part_key = part_key(record.id, number);
         let put = self.broker.kv_put(&self.files.parts, &part_key, bytes.clone(), Expect::Absent, None).await;
         let duplicate = match put {
@@ -87,6 +84,7 @@ impl Shared {
         &self,
         owner: &UserName,
         new: NewFile<'_>,
+        length: u64,
     ) -> Result<(Arc<FileRecord>, Vec<String>), FileError> {
         let (most, size) = (self.config.file_bytes_max, new.part.size);
         if size > most {
@@ -102,7 +100,10 @@ impl Shared {
             );
             return Err(FileError::Refused(why));
         }
-        let (to, unknown) = self.receivers_here(new.to).await?;
+        if new.part.bytes() != Some(length) {
+            return Err(FileError::Refused("a part has another length than it has to have".into()));
+        }
+        let (to, unknown) = self.receivers_here(owner, new.to).await?;
         let key = key(new.id);
         let record = FileRecord {
             id: new.id,
@@ -138,7 +139,11 @@ impl Shared {
     }
 
     /// Who of these gets a file, each once, and the names of those who do not exist.
-    async fn receivers_here(&self, to: &[Receiver]) -> Result<(Vec<UserName>, Vec<String>), FileError> {
+    async fn receivers_here(
+        &self,
+        from: &UserName,
+        to: &[Receiver],
+    ) -> Result<(Vec<UserName>, Vec<String>), FileError> {
         let own = self.places.realm();
         self.look_up(Send::Group(to)).await?;
         let (mut here, mut unknown, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
@@ -152,7 +157,7 @@ impl Shared {
                     continue;
                 }
             };
-            match self.accounts.get(user).is_some() {
+            match self.takes_from(user, from, own.as_str()) {
                 true if seen.insert(user) => here.push(user.clone()),
                 true => {}
                 false => unknown.push(receiver.to_string()),
