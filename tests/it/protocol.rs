@@ -5,6 +5,7 @@ use crate::harness::Broker;
 
 mod accounts;
 mod blocks;
+mod bots;
 mod bundles;
 mod dead;
 mod doctor;

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, QuarantineCommand, RemoveArgs, RestoreArgs};
+use crate::admin::{
+    BackupArgs, BotArgs, DeadArgs, NatsConfigArgs, QuarantineCommand, RemoveArgs, RestoreArgs,
+};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::doctor::DoctorArgs;
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Accounts of a realm, also while it is being served.
     User(UserArgs),
+    /// Users that are programs, and webhooks.
+    Bot(BotArgs),
     /// The state of a realm, and its traffic with others.
     Realm(RealmArgs),
     /// What came from other realms and could not be delivered.

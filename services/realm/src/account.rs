@@ -6,6 +6,7 @@ use antar_broker::{Expect, KvError, Timestamp};
 use antar_proto::{Address, UserName};
 use serde::{Deserialize, Serialize};
 
+use crate::bot::Bot;
 use crate::clock::now_rfc3339;
 use crate::copy::KvCopy;
 use crate::password::{HashError, PASSWORD_BYTES_MAX, Passwords};
@@ -39,6 +40,9 @@ pub(crate) struct Account {
     /// Whom the user wants to hear nothing from, in alphabetical order; see `block`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) blocks: Vec<Address>,
+    /// What makes it a bot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bot: Option<Bot>,
     /// RFC 3339, UTC.
     pub(crate) created: String,
 }
@@ -112,6 +116,18 @@ impl Accounts {
         name: &str,
         country: &str,
     ) -> Result<UserName, AccountError> {
+        self.make(user, password, name, country, None).await
+    }
+
+    /// The same, for a bot too.
+    pub(crate) async fn make(
+        &self,
+        user: &str,
+        password: &str,
+        name: &str,
+        country: &str,
+        bot: Option<Bot>,
+    ) -> Result<UserName, AccountError> {
         let user: UserName = user.parse().map_err(|_| AccountError::BadName)?;
         let name = if name.is_empty() { user.as_str() } else { name };
         for shown in [name, country] {
@@ -132,6 +148,7 @@ impl Accounts {
             // An account made anew under a name that was used before is of another generation.
             generation: Timestamp::now().0,
             blocks: Vec::new(),
+            bot,
             created: now_rfc3339(),
         };
         self.copy.put(user.as_str(), &account, Expect::Absent, None).await?;

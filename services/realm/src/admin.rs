@@ -94,6 +94,36 @@ pub enum AdminRequest {
         /// Who wants it, as the event says.
         by: String,
     },
+    /// Makes a bot and a token for it; one that is there gets another token.
+    BotAdd {
+        /// Its name; checked by the realm.
+        bot: String,
+        /// Name to show; the bot's if empty.
+        name: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
+    /// Makes a hook of a bot.
+    BotHook {
+        /// In whose name.
+        bot: String,
+        /// To whom: `USER` or `USER@REALM`.
+        to: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
+    /// Lists bots and their hooks.
+    BotList,
+    /// Takes all of a bot's tokens and hooks back, or one hook.
+    BotRevoke {
+        /// Whose.
+        bot: String,
+        /// Only this one.
+        #[serde(default)]
+        hook: Option<String>,
+        /// Who wants it, as the event says.
+        by: String,
+    },
     /// Makes an invitation for `register`.
     UserInvite {
         /// How many accounts it is good for.
@@ -268,6 +298,36 @@ pub struct AccountInfo {
     pub sessions: usize,
 }
 
+/// One bot, as `bot list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotInfo {
+    /// Its name.
+    pub bot: String,
+    /// Name to show.
+    pub name: String,
+    /// It was revoked: it has no token and no hook.
+    pub revoked: bool,
+    /// When it was made: RFC 3339, UTC.
+    pub created: String,
+    /// Live tokens.
+    pub tokens: usize,
+    /// Its hooks.
+    pub hooks: Vec<HookInfo>,
+}
+
+/// One hook of a bot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookInfo {
+    /// What it is known by.
+    pub id: String,
+    /// Whom it writes to.
+    pub to: String,
+    /// Who has made it.
+    pub by: String,
+    /// When: RFC 3339, UTC.
+    pub created: String,
+}
+
 /// One peer, as `realm show` and `connectedrealm` show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerInfo {
@@ -336,6 +396,23 @@ pub enum AdminReply {
         entries: u64,
         /// The other realms, which keep what they were sent.
         peers: Vec<String>,
+    },
+    /// To `BotAdd`.
+    BotAdded {
+        /// The token; shown this once.
+        token: String,
+    },
+    /// To `BotHook`.
+    HookAdded {
+        /// What it is known by to operators.
+        id: String,
+        /// The secret; shown this once.
+        secret: String,
+    },
+    /// To `BotList`.
+    Bots {
+        /// All of them.
+        bots: Vec<BotInfo>,
     },
     /// To `UserInvite`.
     Invitation {

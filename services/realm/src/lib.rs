@@ -9,6 +9,7 @@ mod account;
 pub mod admin;
 mod arrival;
 mod block;
+mod bot;
 mod card;
 pub mod checkup;
 mod clock;
@@ -65,6 +66,7 @@ mod turn;
 
 pub use account::AccountError;
 pub use block::{BLOCKS_MAX, BlockError};
+pub use bot::Hooked;
 pub use config::{Provision, RealmConfig, Registration};
 pub use counts::{Counts, Labels};
 pub use cursor::ReadMark;

@@ -89,6 +89,12 @@ impl Shared {
                 self.record(RealmEvent::AccountRemoved { user }).await;
             }
             AdminRequest::UserErase { user, by } => return self.erase(&known(&user)?, &by).await,
+            AdminRequest::BotAdd { bot, name, by } => return self.add_bot(&bot, &name, &by).await,
+            AdminRequest::BotHook { bot, to, by } => return self.add_hook(&bot, &to, &by).await,
+            AdminRequest::BotList => return Ok(self.bots()),
+            AdminRequest::BotRevoke { bot, hook, by } => {
+                return self.revoke_bot(&bot, hook.as_deref(), &by).await;
+            }
             AdminRequest::UserInvite { uses, days } => {
                 if !(1..=INVITE_USES_MAX).contains(&uses) || !(1..=INVITE_DAYS_MAX).contains(&days) {
                     let message = format!(

@@ -1,8 +1,9 @@
-//! What operators do: `antar user …`, `antar realm …` and `antar dead …`.
+//! What operators do: `antar user …`, `antar bot …`, `antar realm …` and `antar dead …`.
 //!
 //! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
 
 mod backup;
+mod bot;
 mod dead;
 mod import;
 mod nats_config;
@@ -15,6 +16,7 @@ mod user;
 use antar_realm::admin::AdminReply;
 
 pub(crate) use backup::{BackupArgs, RestoreArgs};
+pub(crate) use bot::{BotArgs, run as run_bot};
 pub(crate) use dead::{DeadArgs, run as run_dead};
 pub(crate) use nats_config::NatsConfigArgs;
 pub(crate) use password::read as read_password;

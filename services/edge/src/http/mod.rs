@@ -1,9 +1,10 @@
-//! What an edge answers over HTTP: health and metrics.
+//! What an edge answers over HTTP: health, metrics, and hooks of bots.
 //!
 //! Owns: the routes, in one place, and what bounds a client. Nothing here is for users; the listener is on loopback unless it is
 //! told otherwise.
 
 mod health;
+mod hook;
 mod listener;
 mod metrics;
 
@@ -14,12 +15,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::Edge;
 
-/// Largest body of a request: none is needed.
+/// Largest body of a request: of a hook a message, of all else none is needed.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a path that is not there is answered.
@@ -45,6 +46,7 @@ where
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .route("/hook/{secret}", post(hook::hook))
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Served { edge, ending, metrics });
