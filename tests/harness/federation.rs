@@ -23,7 +23,8 @@ impl Realms {
         Builder::edge(realm, broker).env("REALM__KEY_FILE", self.key_path(realm).display())
     }
 
-    fn key_path(&self, realm: &str) -> PathBuf {
+    /// Where the key of a realm is.
+    pub(crate) fn key_path(&self, realm: &str) -> PathBuf {
         self.keys.path().join(format!("{realm}.nk"))
     }
 

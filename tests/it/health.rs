@@ -1,29 +1,18 @@
 //! Health over HTTP, for whoever watches over the process.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
-use crate::harness::{Builder, PATIENCE, antar, antar_with_input};
-
-fn get(addr: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a positive timeout");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it takes the request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers and closes");
-    answer
-}
+use crate::harness::{Builder, PATIENCE, antar, antar_with_input, http_get};
 
 #[test]
 fn health_is_answered_where_it_was_asked_for_and_nowhere_else() {
     let server = Builder::serve().env("LISTEN__HTTP", "127.0.0.1:0").start();
     let addr = server.http("realm1").expect("the first line names its address");
     for path in ["/healthz", "/readyz"] {
-        let answer = get(addr, path);
+        let answer = http_get(addr, path);
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
-    assert!(get(addr, "/nothing").starts_with("HTTP/1.1 404"));
+    assert!(http_get(addr, "/nothing").starts_with("HTTP/1.1 404"));
     assert_eq!(Builder::serve().start().http("realm1"), None, "off unless asked for");
 }
 

@@ -69,6 +69,8 @@ mod otel;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
+mod ready;
+#[cfg(test)]
 mod realm_command;
 #[cfg(test)]
 mod terminal;

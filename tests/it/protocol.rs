@@ -12,6 +12,7 @@ mod errors;
 mod federation;
 mod history;
 mod messages;
+mod metrics;
 mod outage;
 mod people;
 mod realm_status;

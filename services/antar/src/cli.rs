@@ -73,7 +73,8 @@ Makes realm1 on PORT and realm2 on PORT+1, with the accounts messi, henderson an
 Anybody who reaches the ports may register. What is said is kept in DIR/antar-demo.db until you delete it.
 
 Settings of `antar serve` apply by --config and the environment, for instance ANTAR__LOG__LEVEL=debug; those that make
-the demo the demo (realm.id, listen.command, broker.url, realm.demo_accounts) do not.
+the demo the demo (realm.id, listen.command, broker.url, realm.demo_accounts) do not. With listen.http, for instance
+ANTAR__LISTEN__HTTP=127.0.0.1:8001, realm1 answers there and realm2 on the next port.
 
 Examples:
   antar demo

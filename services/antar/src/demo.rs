@@ -33,7 +33,6 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
             flag("realm.key_file", ""),
             flag("listen.command", &listen),
             flag("listen.tls", "off"),
-            flag("listen.http", "off"),
             flag("broker.url", &url),
         ],
     });
@@ -49,10 +48,8 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
 
 fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site> {
     let id: RealmId = id.parse()?;
-    let mut command = config.command;
-    if command.port() != 0 {
-        command.set_port(command.port() + offset);
-    }
+    let command = beside(config.command, offset);
+    let http = config.http.map(|http| beside(http, offset));
     let mut realm = config.realm.clone();
     realm.name = id.to_string();
     realm.key_file = Some(match config.broker.sqlite_path() {
@@ -60,7 +57,15 @@ fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site
         None => args.data.join(config.broker.key_file(&id)),
     });
     realm.id = id;
-    Ok(Site { realm, command, tls: None, http: None, certificate: None, flag: "--port" })
+    Ok(Site { realm, command, tls: None, http, certificate: None, flag: "--port" })
+}
+
+/// The same address with a later port; port 0 stays what it is.
+fn beside(mut address: SocketAddr, offset: u16) -> SocketAddr {
+    if address.port() != 0 {
+        address.set_port(address.port().saturating_add(offset));
+    }
+    address
 }
 
 /// Says how to go on. On stderr: stdout has the lines that scripts read.

@@ -18,6 +18,8 @@ pub struct Usage {
     pub streams: Vec<StreamUsage>,
     /// Bytes that all of it takes, also what is not of these streams: the file with what lies beside it, or the account.
     pub stored_bytes: u64,
+    /// What became of this process's connections to the broker since they were opened, by name; nothing where there are none.
+    pub events: Vec<(&'static str, u64)>,
     /// How many it may be, if there is such a limit and it can be known: of a file, what it has and what its disk has left; of an
     /// account of NATS, its limit.
     pub limit_bytes: Option<u64>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antar_broker::{KvError, ReadError};
-use antar_proto::command::{COMMANDS, Command, CommandSpec, Receiver, lookup};
+use antar_proto::command::{COMMANDS, Command, CommandSpec, Receiver, Verb, lookup};
 use antar_proto::error::LOGOUT_NOT_AUTHORIZED;
 use antar_proto::json::write_frame;
 use antar_proto::reply::{Empty, Failure, Message, Ok as OkReply, State};
@@ -111,7 +111,12 @@ type Handled = Result<Value, Refusal>;
 
 impl Connection {
     /// Carries out a command and writes its reply.
-    pub(crate) async fn execute(&mut self, tag: Option<Tag<'_>>, command: Command<'_>) -> Executed {
+    pub(crate) async fn execute(
+        &mut self,
+        tag: Option<Tag<'_>>,
+        verb: Verb,
+        command: Command<'_>,
+    ) -> Executed {
         let mut executed = Executed::default();
         let is_logout = matches!(command, Command::Logout { .. });
         let mut reply = Vec::new();
@@ -127,6 +132,7 @@ impl Connection {
                 Err(ErrorCode::Unavailable.into())
             }
         };
+        self.edge.counts.command(Some(verb), handled.as_ref().err().map(|refusal| refusal.code));
         match handled {
             Ok(body) => write_frame(&mut reply, &OkReply::new(tag, body)),
             Err(mut refusal) => {

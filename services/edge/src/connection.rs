@@ -23,6 +23,7 @@ use antar_proto::{ErrorCode, UserName};
 use antar_realm::{Counted, Feed, SessionKey, Step};
 use tokio::time::{Instant, Sleep};
 
+use crate::counts::Refused;
 use crate::guests::{Kick, Place};
 use crate::listener::Edge;
 use crate::outbox::Replies;
@@ -155,7 +156,10 @@ impl Connection {
         let woken = self.wait().await;
         match woken.kick {
             Some(Kick::Shutdown) => self.ending = true,
-            Some(Kick::Evicted) => return Err(Over::Gone),
+            Some(Kick::Evicted) => {
+                self.edge.counts.refused(Refused::Evicted);
+                return Err(Over::Gone);
+            }
             None => {}
         }
         if let Some(step) = woken.step {
@@ -193,7 +197,7 @@ impl Connection {
         let can_take_lines = self.can_take_lines();
         self.set_timer();
         let (wants_input, wants_events) = (self.wants_input(), self.out.len() < OUT_BYTES_HIGH);
-        let Self { stream, place, replies, out, watching, timer, ending, .. } = self;
+        let Self { edge, stream, place, replies, out, watching, timer, ending, .. } = self;
         let has_output = !out.is_empty();
         let mut step = pin!(async {
             match watching {
@@ -211,7 +215,7 @@ impl Connection {
                 woken.kick = Some(kick);
                 ready = true;
             }
-            ready |= replies.poll_write(cx, out).is_ready();
+            ready |= replies.poll_write(cx, out, &edge.counts).is_ready();
             if let Poll::Ready(got) = step.as_mut().poll(cx) {
                 woken.step = Some(got);
                 ready = true;
@@ -257,6 +261,7 @@ impl Connection {
         let now = Instant::now();
         let (write_stall, guest_time) = (self.edge.config.write_stall, self.edge.config.guest_time);
         if self.out_since.is_some_and(|since| since + write_stall <= now) {
+            self.edge.counts.refused(Refused::SlowReader);
             tracing::info!(address = %self.address, waiting_bytes = self.out.len(), "a reader takes nothing, its connection is closed");
             return Err(Over::Gone);
         }
@@ -264,6 +269,7 @@ impl Connection {
             self.check_feed();
         }
         if self.place.is_guest() && self.since + guest_time <= now {
+            self.edge.counts.refused(Refused::NoLogin);
             return Err(Over::Gone);
         }
         if self.line_since.is_some() && !self.wants_input() {
@@ -271,6 +277,7 @@ impl Connection {
             self.line_since = Some(now);
         }
         if self.line_since.is_some_and(|since| since + self.edge.config.line_time <= now) {
+            self.edge.counts.refused(Refused::SlowLine);
             let detail = format!("a line has to be whole within {} s", self.edge.config.line_time.as_secs());
             write_frame(&mut self.out, &Failure::new(None, ErrorCode::BadRequest).detail(&detail));
             self.flush().await?;
@@ -293,7 +300,10 @@ impl Connection {
         match got {
             // Half a line that the client will never end is not executed.
             Some(0) => self.ending = true,
-            Some(_) => self.place.is_active(),
+            Some(count) => {
+                self.edge.counts.read_bytes.inc_by(count as u64);
+                self.place.is_active();
+            }
             None => {}
         }
         Ok(())
@@ -359,6 +369,7 @@ impl Connection {
                 return Err(Over::Gone);
             }
         };
+        self.edge.counts.pushed.inc_by(events.len() as u64);
         for event in &events {
             write_frame(&mut self.out, event);
         }
@@ -393,6 +404,7 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.edge.counts.written_bytes.inc_by(written as u64);
         if written == self.out.len() {
             // Given back: an idle connection holds no buffer.
             self.out = Vec::new();

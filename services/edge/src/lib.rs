@@ -6,6 +6,7 @@
 mod commands;
 mod config;
 mod connection;
+mod counts;
 mod guests;
 mod http;
 mod listener;

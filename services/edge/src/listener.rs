@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antar_realm::Realm;
+use axum::serve::ListenerExt as _;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::EdgeConfig;
 use crate::connection::Connection;
+use crate::counts::{Counts, Refused};
 use crate::guests::{Guests, Place};
 use crate::http;
 use crate::tls::{self, Certificates};
@@ -30,10 +32,14 @@ const KEEPALIVE_RETRIES: u32 = 6;
 const ACCEPT_DELAY_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_DELAY_MAX: Duration = Duration::from_secs(1);
 
+/// How long requests over HTTP may still take at the end.
+const HTTP_DRAIN_TIME: Duration = Duration::from_millis(500);
+
 /// What all connections of an edge share.
 pub(crate) struct Edge {
     pub(crate) realm: Realm,
     pub(crate) config: EdgeConfig,
+    pub(crate) counts: Counts,
 }
 
 /// Listens on an address; port 0 takes a free one.
@@ -64,18 +70,24 @@ pub struct Listeners {
 pub async fn run(listeners: Listeners, realm: Realm, config: EdgeConfig, shutdown: CancellationToken) {
     let (tasks, guests) = (TaskTracker::new(), Guests::new(config.guests_per_address_max));
     let drain_time = config.drain_time;
-    let edge = Arc::new(Edge { realm, config });
-    let Listeners { command, tls, http, certificates } = listeners;
-    match (http, &certificates) {
-        (Some(http), Some(certificates)) => {
-            let web = WebListener::new(http, certificates, &edge.config, guests.clone());
-            tasks.spawn(http::run(web, edge.realm.clone(), shutdown.clone()));
+    let edge = Arc::new(Edge { realm, config, counts: Counts::default() });
+    let Listeners { command, tls, http: web, certificates } = listeners;
+    // It answers until the connections have ended: whoever asks shall hear that the edge is not ready.
+    let (http, stop_http) = (TaskTracker::new(), CancellationToken::new());
+    let (ending, stop) = (shutdown.clone(), stop_http.clone());
+    match (web, &certificates) {
+        (Some(web), Some(certificates)) => {
+            let web = WebListener::new(web, certificates, &edge.config, guests.clone());
+            http.spawn(http::run(web, edge.clone(), ending, stop));
         }
-        (Some(http), None) => {
-            tasks.spawn(http::run(http, edge.realm.clone(), shutdown.clone()));
+        (Some(web), None) => {
+            // A client that asks again on its connection is answered at once.
+            let web = web.tap_io(|stream| drop(stream.set_nodelay(true)));
+            http.spawn(http::run(web, edge.clone(), ending, stop));
         }
         (None, _) => {}
     }
+    http.close();
     let over_tls = async {
         match (&tls, &certificates) {
             (Some(tls), Some(certificates)) => {
@@ -97,6 +109,10 @@ pub async fn run(listeners: Listeners, realm: Realm, config: EdgeConfig, shutdow
     if tokio::time::timeout(drain_time, tasks.wait()).await.is_err() {
         tracing::warn!(realm = %edge.realm.id(), connections = guests.count(), "connections were cut: they did not finish in time");
     }
+    stop_http.cancel();
+    if tokio::time::timeout(HTTP_DRAIN_TIME, http.wait()).await.is_err() {
+        tracing::debug!(realm = %edge.realm.id(), "requests over HTTP were cut");
+    }
 }
 
 async fn accept(
@@ -112,6 +128,7 @@ async fn accept(
             Ok((stream, address)) => {
                 delay = ACCEPT_DELAY_MIN;
                 if guests.count() >= edge.config.connections_max {
+                    edge.counts.refused(Refused::Full);
                     tracing::warn!(%address, "too many connections, this one is closed");
                     continue;
                 }
@@ -119,6 +136,7 @@ async fn accept(
                     tracing::debug!(%address, %error, "a connection went away at once");
                     continue;
                 }
+                edge.counts.connections.inc();
                 let place = guests.enter(address.ip());
                 match acceptor {
                     None => {

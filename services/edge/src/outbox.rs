@@ -12,6 +12,8 @@ use antar_realm::{SendError, Sending, Sent};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::counts::Counts;
+
 /// Most bytes of requests whose sends are in flight; more are not read before some are answered.
 const IN_FLIGHT_BYTES_MAX: usize = 1024 * 1024;
 
@@ -28,6 +30,8 @@ pub(crate) struct SendSlot {
     pub(crate) id: MessageId,
     /// The reports' wording of success.
     pub(crate) message: &'static str,
+    /// When its line was read.
+    pub(crate) since: Instant,
     /// After this it is answered `unavailable`.
     pub(crate) deadline: Instant,
     /// Of the request, as an estimate of what it takes while it waits: a name in it becomes a subject.
@@ -77,8 +81,13 @@ impl Replies {
     }
 
     /// Writes the replies whose turn has come; ready if there was one.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
-        let mut any = Poll::Pending;
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        counts: &Counts,
+    ) -> Poll<()> {
+        let (mut any, mut now) = (Poll::Pending, None);
         while let Some(others) = self.slots.len().checked_sub(1) {
             match &mut self.slots[0] {
                 Slot::Ready(reply) => {
@@ -101,8 +110,10 @@ impl Replies {
                         )),
                         outcome => outcome,
                     };
+                    // Those that are answered together are answered at the same time.
+                    counts.send_took(now.get_or_insert_with(Instant::now).duration_since(slot.since));
                     let tag = slot.tag.as_deref().and_then(Tag::new);
-                    write_outcome(out, tag, slot.id, slot.message, outcome);
+                    write_outcome(out, tag, slot.id, slot.message, outcome, counts);
                 }
             }
             self.slots.pop_front();
@@ -155,41 +166,53 @@ pub(crate) fn write_outcome(
     id: MessageId,
     message: &'static str,
     outcome: Result<Sent, SendError>,
+    counts: &Counts,
 ) {
-    match outcome {
+    let error = match outcome {
         Ok(Sent { unknown, full, duplicate, late: _ }) => {
-            write_frame(out, &SentReply::new(tag, id, message, &unknown, &full, duplicate));
+            counts.sent.inc();
+            return write_frame(out, &SentReply::new(tag, id, message, &unknown, &full, duplicate));
         }
-        Err(SendError::NoSuchUser(unknown)) => {
-            write_frame(out, &Failure::new(tag, ErrorCode::NoSuchUser).unknown(&unknown));
+        Err(error) => error,
+    };
+    let code = code_of(&error);
+    counts.send_failed(code);
+    let failure = Failure::new(tag, code);
+    match error {
+        SendError::NoSuchUser(unknown) => write_frame(out, &failure.unknown(&unknown)),
+        SendError::NoSuchRealm => {
+            write_frame(out, &failure.detail("add it first: addrealm TOKEN REALM HOST PORT"));
         }
-        Err(SendError::NoSuchRealm) => {
-            let failure = Failure::new(tag, ErrorCode::NoSuchRealm)
-                .detail("add it first: addrealm TOKEN REALM HOST PORT");
-            write_frame(out, &failure);
-        }
-        Err(SendError::RealmBlocked) => {
-            let failure = Failure::new(tag, ErrorCode::RealmBlocked);
+        SendError::RealmBlocked => {
             write_frame(out, &failure.detail("operators of this realm have blocked the other one"));
         }
-        Err(SendError::IdReused) => {
-            let failure = Failure::new(tag, ErrorCode::BadRequest);
+        SendError::IdReused => {
             write_frame(out, &failure.detail("this id, the tag, stands for another message that you sent"));
         }
-        Err(SendError::IdAssigned) => {
-            let failure = Failure::new(tag, ErrorCode::BadRequest);
+        SendError::IdAssigned => {
             let detail = "this id was made by a server: ask for its status; to be able to send a message again, choose \
                           its id yourself";
             write_frame(out, &failure.detail(detail));
         }
-        Err(SendError::MailboxFull) => write_frame(out, &Failure::new(tag, ErrorCode::MailboxFull)),
-        Err(SendError::NotStored(why)) => {
+        SendError::MailboxFull => write_frame(out, &failure),
+        SendError::NotStored(why) => {
             tracing::warn!(%id, why, "a message was not stored");
-            write_frame(out, &Failure::new(tag, ErrorCode::Unavailable).stored(Stored::NO, Some(id)));
+            write_frame(out, &failure.stored(Stored::NO, Some(id)));
         }
-        Err(SendError::Unknown(why)) => {
+        SendError::Unknown(why) => {
             tracing::warn!(%id, why, "nobody can tell whether a message was stored");
-            write_frame(out, &Failure::new(tag, ErrorCode::Unavailable).stored(Stored::UNKNOWN, Some(id)));
+            write_frame(out, &failure.stored(Stored::UNKNOWN, Some(id)));
         }
+    }
+}
+
+fn code_of(error: &SendError) -> ErrorCode {
+    match error {
+        SendError::NoSuchUser(_) => ErrorCode::NoSuchUser,
+        SendError::NoSuchRealm => ErrorCode::NoSuchRealm,
+        SendError::RealmBlocked => ErrorCode::RealmBlocked,
+        SendError::IdReused | SendError::IdAssigned => ErrorCode::BadRequest,
+        SendError::MailboxFull => ErrorCode::MailboxFull,
+        SendError::NotStored(_) | SendError::Unknown(_) => ErrorCode::Unavailable,
     }
 }

@@ -12,6 +12,8 @@ use crate::names::Tag;
 pub struct Request<'a> {
     /// Repeated in the reply.
     pub tag: Option<Tag<'a>>,
+    /// Which command it is.
+    pub verb: Verb,
     /// What is to be done.
     pub command: Command<'a>,
 }
@@ -60,7 +62,7 @@ pub fn parse(line: &[u8]) -> Result<Option<Request<'_>>, RequestError<'_>> {
         code: ErrorCode::BadRequest,
         detail: detail.into(),
     })?;
-    Ok(Some(Request { tag, command }))
+    Ok(Some(Request { tag, verb: spec.verb, command }))
 }
 
 /// The token that a line begins to show, of which only the beginning has been read.

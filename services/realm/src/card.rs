@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use antar_broker::{Request, RequestError, Service, SharedBroker};
+use antar_broker::{Request, RequestError, Service, SharedBroker, Timestamp, clock_offset_us};
 use antar_proto::{RealmId, UserName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::now_rfc3339;
+use crate::clock::{now_rfc3339, timestamp};
 use crate::key::PublicKey;
 use crate::peer::AddRealmError;
 use crate::places::Places;
@@ -43,6 +43,15 @@ pub(crate) struct NameCard {
     /// Why it would put envelopes of the asking realm aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<Refused>,
+}
+
+impl NameCard {
+    /// How far the clock there is ahead of ours, in seconds and as far as is certain, if the card was asked for and came at
+    /// these times.
+    pub(crate) fn ahead_s(&self, asked: Timestamp, came: Timestamp) -> Option<f64> {
+        let there = timestamp(self.now.as_deref()?)?;
+        Some(clock_offset_us(asked, there, came) as f64 / 1e6)
+    }
 }
 
 /// Why a realm takes nothing from the one that asks.

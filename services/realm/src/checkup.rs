@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::admin::LetterState;
 use crate::card::{CardRequest, NameCard};
+use crate::clock::timestamp;
 use crate::key_file;
 use crate::lane::KEY_REFUSED;
 use crate::letter::Letter;
@@ -26,7 +27,7 @@ const LETTERS_MAX: usize = 1_000;
 /// Most inbox entries of a peer by which its clock is told.
 const ENTRIES_MAX: usize = 16;
 
-/// What a realm has written down of a peer, and how the lane to it stands.
+/// What a realm has written down of a peer.
 #[derive(Debug, Clone)]
 pub struct PeerFacts {
     /// The peer.
@@ -37,10 +38,6 @@ pub struct PeerFacts {
     pub offered: Option<String>,
     /// Nothing is exchanged with it.
     pub blocked: bool,
-    /// Envelopes that wait in the lane to it, as the broker counts.
-    pub queued: u64,
-    /// When the oldest of them was stored.
-    pub oldest: Option<Timestamp>,
 }
 
 /// A peer's name card.
@@ -96,19 +93,13 @@ pub async fn peers(broker: &SharedBroker, realm: &RealmId) -> Result<Vec<PeerFac
     let mut peers: Vec<Peer> =
         kept.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect();
     peers.sort_by(|one, other| one.realm.cmp(&other.realm));
-    let mut facts = Vec::with_capacity(peers.len());
-    for peer in peers {
-        let queue = broker.queue_state(&places.lane_queue(&peer.realm)).await?;
-        facts.push(PeerFacts {
-            key: peer.key.map(|key| key.to_string()),
-            offered: peer.offered.map(|key| key.to_string()),
-            blocked: peer.blocked,
-            queued: queue.as_ref().map_or(0, |queue| queue.waiting),
-            oldest: queue.and_then(|queue| queue.oldest),
-            realm: peer.realm,
-        });
-    }
-    Ok(facts)
+    let facts = |peer: Peer| PeerFacts {
+        key: peer.key.map(|key| key.to_string()),
+        offered: peer.offered.map(|key| key.to_string()),
+        blocked: peer.blocked,
+        realm: peer.realm,
+    };
+    Ok(peers.into_iter().map(facts).collect())
 }
 
 /// Dead letters that are neither redriven nor dropped.
@@ -173,11 +164,6 @@ pub async fn sent_after_stored_us(
         }
     }
     Ok(most)
-}
-
-fn timestamp(text: &str) -> Option<Timestamp> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(time.as_microsecond()).ok().map(Timestamp)
 }
 
 #[cfg(test)]

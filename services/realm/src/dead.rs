@@ -152,6 +152,7 @@ impl Delivery {
     /// Notes an envelope that cannot be delivered, to be put aside, and the answer to its realm if that can be told.
     pub(crate) fn bury(&self, line: &Line, dead: &Dead, place: Option<Place>, batch: &mut Batch) {
         tracing::error!(inbox = %self.source.inbox, seq = line.inbox_seq().0, reason = ?dead.to_string(), "an envelope is put aside");
+        self.shared.counts.buried(dead.code());
         batch.bury(Buried::new(line, dead));
         if !dead.is_answered() {
             return;

@@ -445,6 +445,7 @@ impl Delivery {
             batch.tell(origin, Some(place), inbox, outcome);
         }
         if !outcome.users.is_empty() {
+            self.shared.counts.delivered(origin, outcome.users.len());
             batch.tell(origin, Some(place), inbox, outcome);
         }
         Ok(())

@@ -68,7 +68,10 @@ impl EdgeRecord {
 pub struct Waiting {
     /// Since when: RFC 3339, UTC.
     pub since: String,
-    /// Why its last try failed.
+    /// Why its last try failed, for programs.
+    #[serde(default)]
+    pub reason: String,
+    /// Why, for people.
     pub error: String,
 }
 
@@ -106,8 +109,11 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
     let started = rfc3339(Timestamp::now());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     loop {
-        if let Err(error) = shared.tell_of_edge(&host, &started).await {
-            tracing::debug!(realm = %shared.places.realm(), %error, "this edge could not say that it is there");
+        match shared.tell_of_edge(&host, &started).await {
+            Ok(()) => shared.has_answered(),
+            Err(error) => {
+                tracing::debug!(realm = %shared.places.realm(), %error, "this edge could not say that it is there");
+            }
         }
         tokio::time::sleep(NEWS_INTERVAL).await;
         // Cancel-safe: news that come meanwhile are kept by the `Notify`.

@@ -64,13 +64,13 @@ impl LaneStatus {
     }
 
     /// Notes why the last try failed, if it did; whether that is news.
-    fn set(&self, error: Option<String>) -> bool {
+    fn set(&self, error: Option<(&'static str, String)>) -> bool {
         let mut waiting = self.waiting.lock().expect("no holder of this lock panics");
-        if waiting.as_ref().map(|waiting| &waiting.error) == error.as_ref() {
+        if waiting.as_ref().map(|waiting| &waiting.error) == error.as_ref().map(|(_, error)| error) {
             return false;
         }
         let since = waiting.take().map_or_else(now_rfc3339, |waiting| waiting.since);
-        *waiting = error.map(|error| Waiting { since, error });
+        *waiting = error.map(|(reason, error)| Waiting { since, reason: reason.into(), error });
         true
     }
 }
@@ -99,6 +99,25 @@ enum LaneError {
     Own(String),
 }
 
+/// The reason of a lane whose own broker does not answer, for programs.
+const BROKER: &str = "broker";
+
+impl LaneError {
+    /// For programs; `proto-docs/metrics.md` lists them.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::PeerPaused => "peer-paused",
+            Self::KeyChanged(_) => "key-changed",
+            Self::NotTrusted(_) => "not-trusted",
+            Self::NoCard => "no-card",
+            Self::NotTold => "no-answer",
+            Self::Publish(_) => "not-stored",
+            Self::Timeout => "timeout",
+            Self::Own(_) => BROKER,
+        }
+    }
+}
+
 /// Works one lane until the realm stops.
 pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, status: Arc<LaneStatus>) {
     let name = shared.places.lane_queue(&peer.realm);
@@ -109,7 +128,7 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, status: Arc<LaneSt
         let outbox = lane.shared.places.outbox(&lane.peer.realm);
         match lane.shared.broker.queue(&name, &outbox, LEASE).await {
             Ok(queue) => lane.work(queue).await,
-            Err(error) => lane.tell(Some(error.to_string())),
+            Err(error) => lane.tell(Some((BROKER, error.to_string()))),
         }
         tokio::time::sleep(RETRY_DELAY_MIN).await;
     }
@@ -145,7 +164,7 @@ impl Lane {
     }
 
     /// Notes why the lane waits, or that it does not, and has the other edges learn of it.
-    fn tell(&self, error: Option<String>) {
+    fn tell(&self, error: Option<(&'static str, String)>) {
         if self.status.set(error) {
             self.shared.activity.news.notify_one();
         }
@@ -157,7 +176,7 @@ impl Lane {
             self.shared.wait_unpaused().await;
             let lease = match self.next(&*queue).await {
                 Ok(lease) => lease,
-                Err(error) => return self.tell(Some(error.to_string())),
+                Err(error) => return self.tell(Some((BROKER, error.to_string()))),
             };
             if self.shared.is_paused() {
                 let _ = queue.nak(&lease, Duration::ZERO).await;
@@ -238,7 +257,8 @@ impl Lane {
             tracing::warn!(realm = %self.shared.places.realm(), peer = %self.peer.realm, %error, seq = lease.entries[0].seq.0, "a lane waits");
         }
         self.failures = self.failures.saturating_add(1);
-        self.tell(Some(error.to_string()));
+        self.shared.counts.failed(&self.peer.realm, error.code());
+        self.tell(Some((error.code(), error.to_string())));
         let _ = tokio::time::timeout(delay, self.status.nudge.notified()).await;
     }
 
@@ -283,6 +303,7 @@ impl Lane {
             log_hop(self.shared.places.realm(), "carried", entry.seq, &entry.body);
         }
         stored.tell(&self.shared, &self.peer.realm, lease).await?;
+        self.shared.counts.carried(&self.peer.realm, lease.entries.len());
         self.sent = Some(prev);
         Ok(())
     }
@@ -339,8 +360,12 @@ impl Lane {
 async fn ask_card(shared: &Shared, realm: &RealmId) -> Result<(), LaneError> {
     let ours = shared.key.public();
     let own = |error: KvError| LaneError::Own(error.to_string());
+    let asked = Timestamp::now();
     match ask(&shared.broker, realm, &shared.who_asks()).await {
         Ok(card) => {
+            if let Some(ahead_s) = card.ahead_s(asked, Timestamp::now()) {
+                shared.counts.clock(realm, ahead_s);
+            }
             let peer = shared.peers.note(&card).await.map_err(own)?;
             if let Some(change) = peer.key_change() {
                 return Err(LaneError::KeyChanged(change));

@@ -18,35 +18,45 @@ use crate::SPANS;
 use crate::account::{AccountError, Accounts};
 use crate::admin::PeerInfo;
 use crate::card;
-use crate::config::{Provision, RealmConfig};
+use crate::config::RealmConfig;
 use crate::copy::KvCopy;
+use crate::counts::Counts;
 use crate::cursor::{Cursors, ReadMark};
 use crate::edges::Activity;
 use crate::event::RealmEvent;
 use crate::feed::Feed;
 use crate::invite::Invites;
-use crate::key::RealmKey;
 use crate::key_file::{self, KeyError, Rotated};
 use crate::login::{LoginError, Throttle};
 use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
-use crate::places::{DEAD, EDGES, Places};
+use crate::places::{EDGES, Places};
+use crate::provision::{Made, make};
 use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
 use crate::shared::{Setting, Shared};
-use crate::snapshot;
+use crate::status::{RealmStatus, status};
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long making a realm's streams may take another edge that starts at the same time, and how often is looked.
-const MAKING_MAX: Duration = Duration::from_secs(2);
-const MAKING_LOOK: Duration = Duration::from_millis(100);
-
+/// How long a broker that does not answer may go on so before the realm counts as not ready. Making a lost connection again takes
+/// up to some 5 s, and each edge says every 5 s that it is there, which tells as well.
+pub const READY_GRACE: Duration = Duration::from_secs(12);
 /// How long the broker may take to answer when asked whether it does.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The broker does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the broker has not answered for {} s: {why}", .silent.as_secs())]
+pub struct NotReady {
+    /// For how long.
+    pub silent: Duration,
+    /// What it says, or fails to.
+    pub why: String,
+}
 
 /// Why a realm could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +123,8 @@ impl Realm {
             settings,
             edges: copies.open(EDGES).await?,
             activity: Arc::default(),
+            counts: Arc::default(),
+            answered: Mutex::new(Instant::now()),
             lanes: Mutex::default(),
             appends: AtomicU64::new(0),
             scans: Semaphore::new(1),
@@ -349,11 +361,31 @@ impl Realm {
         Ok(())
     }
 
-    /// Whether the broker answers.
-    pub async fn is_ready(&self) -> bool {
+    /// Whether the broker answers, or did so a moment ago: a connection that is lost and made again is no reason to send
+    /// clients elsewhere. An error says how long it has not answered, and why.
+    pub async fn ready(&self) -> Result<(), NotReady> {
         let subject = self.shared.places.event();
-        let answer = self.shared.broker.last(&subject);
-        tokio::time::timeout(READY_TIMEOUT, answer).await.is_ok_and(|answer| answer.is_ok())
+        let answer = tokio::time::timeout(READY_TIMEOUT, self.shared.broker.last(&subject)).await;
+        let why = match answer {
+            Ok(Ok(_)) => {
+                self.shared.has_answered();
+                return Ok(());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", READY_TIMEOUT.as_secs()),
+        };
+        let silent = self.shared.silent_for();
+        if silent < READY_GRACE { Ok(()) } else { Err(NotReady { silent, why }) }
+    }
+
+    /// What this edge counts.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.shared.counts
+    }
+
+    /// How the realm is. See [`crate::status`].
+    pub async fn realm_status(&self) -> Result<RealmStatus, ReadError> {
+        status(&self.shared.broker, self.id()).await
     }
 
     /// What this edge tells of itself, to be filled by whoever has the connections.
@@ -370,91 +402,6 @@ impl Realm {
     pub fn address(&self, user: &UserName) -> Address {
         Address { user: user.clone(), realm: self.id().clone() }
     }
-}
-
-/// What was made of a realm.
-#[derive(Debug)]
-pub struct Made {
-    /// The streams and buckets that were not there.
-    pub names: Vec<String>,
-    /// The realm's public key.
-    pub key: String,
-    /// It was made, too.
-    pub is_key_new: bool,
-}
-
-async fn make(
-    broker: &SharedBroker,
-    places: &Places,
-    config: &RealmConfig,
-) -> Result<(Made, RealmKey), StartError> {
-    let names = provision(broker, places, config).await?;
-    let may_make = config.provision != Provision::Never;
-    let (key, is_key_new) = key_file::settle(broker, places, config.key_file.as_deref(), may_make).await?;
-    Ok((Made { names, key: key.public().to_string(), is_key_new }, key))
-}
-
-/// Makes what is not there, as far as it may, and compares what is. The names of what was made.
-async fn provision(
-    broker: &SharedBroker,
-    places: &Places,
-    config: &RealmConfig,
-) -> Result<Vec<String>, StartError> {
-    if snapshot::restoring(broker, places).await?.is_some() {
-        return Err(StartError::Restoring);
-    }
-    let began = Instant::now();
-    loop {
-        match provision_now(broker, places, config).await {
-            // Another edge may be making the rest at this moment.
-            Err(StartError::Missing { .. })
-                if config.provision == Provision::IfNew && began.elapsed() < MAKING_MAX =>
-            {
-                tokio::time::sleep(MAKING_LOOK).await;
-            }
-            provisioned => return provisioned,
-        }
-    }
-}
-
-async fn provision_now(
-    broker: &SharedBroker,
-    places: &Places,
-    config: &RealmConfig,
-) -> Result<Vec<String>, StartError> {
-    let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
-    // A realm that an older version made has none of these, and has lost nothing.
-    let (mut later, kept): (Vec<_>, Vec<_>) =
-        buckets.iter().cloned().partition(|bucket| *bucket == places.bucket(DEAD));
-    later.push(places.bucket(EDGES));
-    let mut names = broker.missing(&streams, &kept).await?;
-    let is_whole = names.is_empty();
-    // Streams are made last: where there is none yet, nothing was ever kept.
-    let is_new = streams.iter().all(|spec| names.contains(&spec.name));
-    names.extend(broker.missing(&[], &later).await?);
-    let advice = match config.provision {
-        Provision::Missing => None,
-        Provision::IfNew if is_new || is_whole => None,
-        Provision::Never if names.is_empty() => None,
-        Provision::Never if is_new => Some("make the realm with `antar realm init`"),
-        Provision::Never if is_whole => {
-            Some("this version keeps more than the one that made the realm: `antar realm init` makes it")
-        }
-        _ => Some(
-            "the rest of the realm is there, so they were lost: restore them, or have them made anew and empty by \
-             `antar realm init --add-missing`",
-        ),
-    };
-    if let Some(advice) = advice {
-        return Err(StartError::Missing { names, advice });
-    }
-    for bucket in kept.iter().chain(&later) {
-        broker.open_bucket(bucket).await?;
-    }
-    for spec in &streams {
-        broker.open_stream(spec).await?;
-    }
-    Ok(names)
 }
 
 /// Opens the copies of a realm's buckets.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use antar_broker::{
     Append, AppendError, Appended, EntryId, Expect, KvError, PendingAppend, SharedBroker, Subject,
@@ -20,6 +21,7 @@ use crate::account::Accounts;
 use crate::card::{CardRequest, ask};
 use crate::config::RealmConfig;
 use crate::copy::KvCopy;
+use crate::counts::Counts;
 use crate::cursor::Cursors;
 use crate::edges::{Activity, EdgeRecord};
 use crate::event::RealmEvent;
@@ -48,6 +50,9 @@ pub(crate) struct Shared {
     /// The edges that are there, this one among them.
     pub(crate) edges: KvCopy<EdgeRecord>,
     pub(crate) activity: Arc<Activity>,
+    pub(crate) counts: Arc<Counts>,
+    /// When the broker last answered.
+    pub(crate) answered: Mutex<Instant>,
     pub(crate) lanes: Mutex<HashMap<RealmId, Arc<LaneStatus>>>,
     /// Counts appends to mailboxes; see `room`.
     pub(crate) appends: AtomicU64,
@@ -77,6 +82,16 @@ pub(crate) enum Setting {
 pub(crate) const PAUSED: &str = "paused";
 
 impl Shared {
+    /// Takes note that the broker answers.
+    pub(crate) fn has_answered(&self) {
+        *self.answered.lock().expect("no holder of this lock panics") = Instant::now();
+    }
+
+    /// How long it has not, as far as is known.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.answered.lock().expect("no holder of this lock panics").elapsed()
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
         self.settings.get(PAUSED).is_some_and(|paused| matches!(*paused, Setting::Flag(true)))
     }

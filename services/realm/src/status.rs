@@ -135,6 +135,9 @@ pub struct StorageStatus {
     pub streams: Vec<StreamStatus>,
     /// Bytes that the broker holds, of all realms in it.
     pub stored_bytes: u64,
+    /// What became of the connections to the broker of whoever looks, by name.
+    #[serde(skip)]
+    pub events: Vec<(&'static str, u64)>,
     /// Bytes that it may hold, if that can be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
@@ -192,6 +195,7 @@ fn nobody(records: &[EdgeRecord]) -> Waiting {
     let last = records.iter().map(|record| record.at).max();
     Waiting {
         since: last.map(|at| rfc3339(Timestamp(at))).unwrap_or_default(),
+        reason: "no-edge".into(),
         error: "no edge serves this realm: start one with `antar serve`".into(),
     }
 }
@@ -258,13 +262,13 @@ impl EdgeStatus {
 
 impl From<Usage> for StorageStatus {
     fn from(usage: Usage) -> Self {
-        let Usage { streams, stored_bytes, limit_bytes } = usage;
+        let Usage { streams, stored_bytes, events, limit_bytes } = usage;
         let streams = streams.into_iter().map(|stream| StreamStatus {
             name: stream.name,
             entries: stream.entries,
             bytes: stream.bytes,
         });
-        Self { streams: streams.collect(), stored_bytes, limit_bytes }
+        Self { streams: streams.collect(), stored_bytes, events, limit_bytes }
     }
 }
 

@@ -156,7 +156,8 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.http",
         Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
         Some(""),
-        "Where health is answered over HTTP. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only.",
+        "Where health (/healthz, /readyz) and metrics (/metrics, for Prometheus) are answered over HTTP. Not for users: keep it on \
+         loopback or a network of your own. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only.",
     )
     .flag("--http"),
     Key::new(

@@ -115,6 +115,30 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_that_cannot_be_opened_says_what_it_is() {
+        let found = |url: &str, error: OpenError| {
+            let broker = BrokerConfig {
+                url: url.into(),
+                is_default: false,
+                credentials: None,
+                replicas: 1,
+                authority: None,
+                certificate: None,
+            };
+            let mut report = Report::default();
+            let exit = refused(&error, &broker, &mut report);
+            (report.ids()[0], exit)
+        };
+        let why = || "why".to_owned();
+        let nats = "nats://127.0.0.1:1";
+        assert_eq!(found(nats, OpenError::Newer(why())), ("broker.version", Exit::Failed));
+        assert_eq!(found(nats, OpenError::Invalid(why())), ("broker.refused", Exit::Failed));
+        assert_eq!(found(nats, OpenError::Unreachable(why())), ("broker.unreachable", Exit::Unreachable));
+        assert_eq!(found("sqlite:x.db", OpenError::Newer(why())), ("broker.refused", Exit::Failed));
+        assert_eq!(found("sqlite:x.db", OpenError::Damaged(why())), ("sqlite.damaged", Exit::Failed));
+    }
+
+    #[test]
     fn a_server_that_writes_later_than_it_acknowledges_is_found() {
         let lazy = r#"{"server_name":"n","jetstream":{"config":{"sync_interval":120000000000}}}"#;
         assert_eq!(found(lazy, 1), Some(("broker.sync", Severity::Error)));

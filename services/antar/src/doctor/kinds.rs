@@ -88,6 +88,9 @@ antar_broker::flaw_kinds! {
     REALM_UNREAD = "realm.unread", Warning,
         "This part of the realm was not checked.",
         "Look at the rest first; then try again.";
+    PEER_OPERATED = "peer.operated", Error,
+        "With these credentials that realm can be read, changed and emptied from here; and this one from there, if its are like these.",
+        "Export and import the services that `antar realm nats-config` writes, and nothing more.";
     LANE_STUCK = "lane.stuck", Warning,
         "Messages to that realm wait, in order, and none is lost.",
         "Tell the operators of NAME if it lasts; `antar realm show` has the reason.";
@@ -106,6 +109,15 @@ antar_broker::flaw_kinds! {
     PEER_VERSION = "peer.version", Note,
         "Realms of different versions understand each other; what is new in one may be missing.",
         "Nothing, unless something is missing.";
+    EDGES_VERSIONS = "edges.versions", Warning,
+        "What a client or an operator can do depends on the edge that they meet. Meant for the time of an upgrade only.",
+        "Bring every edge of NAME to one version.";
+    EDGES_GONE = "edges.gone", Note,
+        "It was killed, or its machine or its network failed; one that ends by itself takes its record away.",
+        "See what became of it, unless that is known. The note goes by itself after ten minutes.";
+    CLOCK_EDGE = "clock.edge", Warning,
+        "Times of messages do not fit together. Beyond two minutes messages are not found by their ids.",
+        "Let the edge's machine follow a time server (chrony, systemd-timesyncd), and this one too.";
     CLOCK_PEER = "clock.peer", Warning,
         "Times of messages and traces between the two realms do not fit together. Beyond two minutes messages are not found by their ids.",
         "Let the edges of NAME follow a time server (chrony, systemd-timesyncd), and this machine too.";

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::ServerAddr;
+use async_nats::connection::State;
 use async_nats::jetstream::stream::{Config, Info};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -98,9 +99,19 @@ impl NatsBroker {
         match looked {
             // What may not be asked gets no answer, and why has been found.
             Err(_) if is_narrow => Ok(found),
+            // The account has answered when it was opened.
+            Err(error) if user.is_none() && self.is_connected() => {
+                let what = format!("JetStream does not answer this user: {error}");
+                found.push(Flaw::new(&flaws::PERMISSIONS_NARROW, "", what));
+                Ok(found)
+            }
             Err(error) => Err(error),
             Ok(()) => Ok(found),
         }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.reader.api.client().connection_state() == State::Connected
     }
 
     /// Connects to each server that is known; how many there are.
@@ -396,6 +407,46 @@ mod tests {
         assert!(what.contains("8.2 s ahead of"), "{what}");
         assert_eq!(told("2026-11-25T19:00:00Z").unwrap().0, Severity::Error);
         assert_eq!(told("yesterday"), None);
+    }
+
+    #[test]
+    fn a_stream_without_a_leader_and_a_replica_that_is_behind_are_told() {
+        let spec = StreamSpec {
+            name: "S".into(),
+            filters: vec![crate::Filter::new("case.a.log").unwrap()],
+            entries_per_subject_max: None,
+        };
+        let wants = stream_config(&spec, 3).unwrap();
+        let found = |cluster: Value| -> Vec<(&str, String)> {
+            let info = json!({
+                "config": wants, "created": "2026-11-25T20:00:00Z", "cluster": cluster,
+                "state": { "messages": 0, "bytes": 0, "first_seq": 0, "first_ts": "2026-11-25T20:00:00Z",
+                    "last_seq": 0, "last_ts": "2026-11-25T20:00:00Z", "consumer_count": 0 },
+                "offset": 0, "total": 0, "limit": 0,
+            });
+            let info: Info = serde_json::from_value(info).unwrap();
+            of_stream(&info, &wants, 3).into_iter().map(|flaw| (flaw.kind.id, flaw.what)).collect()
+        };
+        let replica = |name: &str, more: Value| {
+            let mut replica = json!({ "name": name, "current": true, "active": 1 });
+            replica.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            replica
+        };
+        let well = [replica("n2", json!({})), replica("n3", json!({}))];
+        assert_eq!(found(json!({ "name": "c", "leader": "n1", "replicas": well })), []);
+        // A server of its own has no cluster.
+        assert_eq!(found(json!({ "leader": "n1" })), []);
+        assert_eq!(found(Value::Null), []);
+        let ill =
+            [replica("n2", json!({ "current": false, "lag": 7 })), replica("n3", json!({ "offline": true }))];
+        assert_eq!(
+            found(json!({ "name": "c", "replicas": ill })),
+            [
+                ("stream.leader", "S: it has no leader".to_owned()),
+                ("stream.replica-behind", "S: its replica on n2 is 7 operations behind".to_owned()),
+                ("stream.replica-behind", "S: its replica on n3 is offline".to_owned()),
+            ]
+        );
     }
 
     #[test]

@@ -452,7 +452,8 @@ impl Broker for OwnedNatsBroker {
     async fn usage(&self, streams: &[StreamSpec]) -> Result<Usage, ReadError> {
         self.0.check_open()?;
         let usage = self.0.reader.streams.usage(streams).await;
-        usage.map_err(|error| ReadError::Unavailable(error.to_string()))
+        let usage = usage.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        Ok(Usage { events: self.0.options.events.all(), ..usage })
     }
 
     async fn close(&self) {

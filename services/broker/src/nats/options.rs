@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Auth, AuthError, ConnectOptions, Event, ServerAddr};
@@ -34,6 +34,40 @@ pub(super) struct Options {
     pub(super) replicas: usize,
     authority: Option<PathBuf>,
     certificate: Option<(PathBuf, PathBuf)>,
+    pub(super) events: Arc<Events>,
+}
+
+/// What became of all connections, counted.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    connected: AtomicU64,
+    disconnected: AtomicU64,
+    slow_consumer: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Events {
+    fn count(&self, event: &Event) {
+        let counter = match event {
+            Event::Connected => &self.connected,
+            Event::Disconnected => &self.disconnected,
+            Event::SlowConsumer(_) => &self.slow_consumer,
+            Event::ServerError(_) => &self.refused,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Each with its name.
+    pub(super) fn all(&self) -> Vec<(&'static str, u64)> {
+        let all = [
+            ("connected", &self.connected),
+            ("disconnected", &self.disconnected),
+            ("slow-consumer", &self.slow_consumer),
+            ("refused", &self.refused),
+        ];
+        all.map(|(name, count)| (name, count.load(Ordering::Relaxed))).to_vec()
+    }
 }
 
 /// What a connection says to be let in.
@@ -106,7 +140,8 @@ impl Options {
                 .await
                 .map_err(|error| OpenError::Invalid(format!("cannot read {}: {error}", file.display())))?;
         }
-        Ok(Self { servers, login: Arc::new(login), replicas, authority, certificate })
+        let (login, events) = (Arc::new(login), Arc::default());
+        Ok(Self { servers, login, replicas, authority, certificate, events })
     }
 
     pub(super) fn servers(&self) -> &[ServerAddr] {
@@ -129,7 +164,7 @@ impl Options {
         is_over: &Arc<AtomicBool>,
         on_event: impl Fn(&Event) + Send + Sync + 'static,
     ) -> Result<ConnectOptions, OpenError> {
-        let role_for_log = role.to_owned();
+        let (role_for_log, events) = (role.to_owned(), self.events.clone());
         let (login, is_over) = (self.login.clone(), is_over.clone());
         let log_in = move |nonce: Vec<u8>| {
             let auth = match is_over.load(Ordering::Acquire) {
@@ -166,6 +201,7 @@ impl Options {
             })
             .event_callback(move |event| {
                 log(&role_for_log, &event);
+                events.count(&event);
                 on_event(&event);
                 std::future::ready(())
             }))

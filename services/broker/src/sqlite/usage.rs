@@ -13,5 +13,10 @@ pub(super) fn of_file(path: &Path, streams: Vec<StreamUsage>) -> Usage {
     let bytes = |part: &str| std::fs::metadata(beside(path, part)).map_or(0, |about| about.len());
     let stored_bytes = PARTS.into_iter().map(bytes).sum();
     let free = rustix::fs::statvfs(path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    Usage { streams, stored_bytes, limit_bytes: free.map(|free| free.saturating_add(stored_bytes)) }
+    Usage {
+        streams,
+        stored_bytes,
+        events: Vec::new(),
+        limit_bytes: free.map(|free| free.saturating_add(stored_bytes)),
+    }
 }

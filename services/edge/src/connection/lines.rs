@@ -83,12 +83,13 @@ impl Connection {
         } else {
             format!("a line has at most {} bytes; the rest was skipped", self.edge.config.line_bytes_max)
         };
+        self.edge.counts.command(None, Some(ErrorCode::LineTooLong));
         self.replies.push(&Failure::new(None, ErrorCode::LineTooLong).detail(&detail));
     }
 
     /// Carries out one line; `false` if it has to wait (and is kept).
     async fn line(&mut self, line: Cow<'_, [u8]>) -> Result<bool, Over> {
-        let Request { tag, command } = match parse(&line) {
+        let Request { tag, verb, command } = match parse(&line) {
             Ok(Some(request)) => request,
             Ok(None) => {
                 self.empty_lines += 1;
@@ -98,6 +99,7 @@ impl Connection {
                 return Ok(true);
             }
             Err(error) => {
+                self.edge.counts.command(None, Some(error.code));
                 self.replies.push(&Failure::new(error.tag, error.code).detail(&error.detail));
                 return Ok(true);
             }
@@ -113,7 +115,7 @@ impl Connection {
             return Ok(false);
         }
         // Boxed, so that the largest command does not set the size of every idle connection.
-        let Executed { marks, feed, login } = Box::pin(self.execute(tag, command)).await;
+        let Executed { marks, feed, login } = Box::pin(self.execute(tag, verb, command)).await;
         if let Some((token, key, user)) = login {
             self.logged_in(Login { token, key, user });
         }
@@ -139,14 +141,19 @@ impl Connection {
         let chosen = tag.and_then(|tag| tag.message_id());
         let send_id = chosen.map_or_else(|| SendId::Assigned(MessageId::assigned()), SendId::Chosen);
         let id = send_id.message();
-        let deadline = Instant::now() + self.edge.config.ack_time;
+        let since = Instant::now();
+        let deadline = since + self.edge.config.ack_time;
         let user = match self.session(outgoing.token) {
             Some(user) => user,
             None => match self.session_elsewhere(outgoing.token).await {
                 Ok(Some(user)) => user,
-                Ok(None) => return self.replies.push(&Failure::new(tag, ErrorCode::NotAuthorized)),
+                Ok(None) => {
+                    self.edge.counts.send_failed(ErrorCode::NotAuthorized);
+                    return self.replies.push(&Failure::new(tag, ErrorCode::NotAuthorized));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a token could not be looked up");
+                    self.edge.counts.send_failed(ErrorCode::Unavailable);
                     let failure = Failure::new(tag, ErrorCode::Unavailable);
                     return self.replies.push(&failure.stored(Stored::NO, Some(id)));
                 }
@@ -167,12 +174,13 @@ impl Connection {
                 tag: tag.map(|tag| tag.as_str().into()),
                 id,
                 message,
+                since,
                 deadline,
                 bytes,
             }),
             Err(error) => {
                 let mut reply = Vec::new();
-                write_outcome(&mut reply, tag, id, message, Err(error));
+                write_outcome(&mut reply, tag, id, message, Err(error), &self.edge.counts);
                 self.replies.push_ready(reply);
             }
         }

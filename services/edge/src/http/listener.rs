@@ -1,0 +1,94 @@
+//! A listener with a bound on its connections, so that whoever opens many and says nothing costs a bounded amount.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+
+/// Connections at once; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+/// A connection on which nothing was read or written for so long is ended. Longer than the interval of any scrape.
+const IDLE_MAX: Duration = Duration::from_secs(90);
+
+/// See the module.
+pub(super) struct Bounded<L> {
+    listener: L,
+    places: Arc<Semaphore>,
+}
+
+impl<L> Bounded<L> {
+    pub(super) fn new(listener: L) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+}
+
+impl<L: Listener<Addr = SocketAddr>> Listener for Bounded<L> {
+    type Io = Stream<L::Io>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let place = self.places.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        // The library's own accept waits after an error, for instance when all file descriptors are taken.
+        let (stream, address) = self.listener.accept().await;
+        let timer = Box::pin(tokio::time::sleep(IDLE_MAX));
+        (Stream { stream, timer, _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends when nothing happens on it for too long.
+pub(super) struct Stream<S> {
+    stream: S,
+    timer: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S> Stream<S> {
+    /// What came of reading or writing, or an error if that has not come to anything for too long.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.timer.as_mut().reset(Instant::now() + IDLE_MAX);
+            return polled;
+        }
+        match self.timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.in_time(cx, polled)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.in_time(cx, polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

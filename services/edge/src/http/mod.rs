@@ -1,0 +1,57 @@
+//! What an edge answers over HTTP: health and metrics.
+//!
+//! Owns: the routes, in one place, and what bounds a client. Nothing here is for users; the listener is on loopback unless it is
+//! told otherwise.
+
+mod health;
+mod listener;
+mod metrics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::serve::Listener;
+use tokio_util::sync::CancellationToken;
+
+use crate::listener::Edge;
+
+/// Largest body of a request: none is needed.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What a path that is not there is answered.
+const NOT_FOUND: &str = "not found; there is /healthz, /readyz and /metrics\n";
+
+/// What the answers need.
+#[derive(Clone)]
+struct Served {
+    edge: Arc<Edge>,
+    /// Cancelled as soon as the edge is to end: from then on it is not ready.
+    ending: CancellationToken,
+    metrics: Arc<metrics::Metrics>,
+}
+
+/// Answers until `stop`. From `ending` on the edge is not ready.
+pub(crate) async fn run<L: Listener<Addr = SocketAddr>>(
+    listener: L,
+    edge: Arc<Edge>,
+    ending: CancellationToken,
+    stop: CancellationToken,
+) {
+    let metrics = Arc::new(metrics::Metrics::new(&edge));
+    let routes = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Served { edge, ending, metrics });
+    let served = axum::serve(listener::Bounded::new(listener), routes)
+        .with_graceful_shutdown(async move { stop.cancelled().await });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "HTTP is no longer served");
+    }
+}
