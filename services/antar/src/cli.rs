@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, RestoreArgs};
+use crate::admin::{
+    BackupArgs, BotArgs, DeadArgs, NatsConfigArgs, QuarantineCommand, RemoveArgs, RestoreArgs,
+};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::doctor::DoctorArgs;
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Accounts of a realm, also while it is being served.
     User(UserArgs),
+    /// Users that are programs, and webhooks.
+    Bot(BotArgs),
     /// The state of a realm, and its traffic with others.
     Realm(RealmArgs),
     /// What came from other realms and could not be delivered.
@@ -252,10 +256,7 @@ pub(crate) enum UserCommand {
         user: String,
     },
     /// Remove an account and end its sessions. What others received from it stays.
-    Remove {
-        /// Whose.
-        user: String,
-    },
+    Remove(RemoveArgs),
     /// Make a code for `register … invite=CODE`, and print it.
     Invite {
         /// How many accounts it is good for.
@@ -368,6 +369,12 @@ pub(crate) enum RealmCommand {
         id: String,
         /// The other realm's.
         peer: String,
+    },
+    /// Realms that nobody here has added, and what is held of them (federation.quarantine).
+    Quarantine {
+        /// What to do.
+        #[command(subcommand)]
+        command: QuarantineCommand,
     },
     /// Stop the traffic with other realms; messages wait.
     Pause {

@@ -8,7 +8,9 @@ use antar_proto::error::LOGOUT_NOT_AUTHORIZED;
 use antar_proto::json::write_frame;
 use antar_proto::reply::{Empty, Failure, Message, Ok as OkReply, State};
 use antar_proto::{ErrorCode, MessageId, RealmId, Tag, UserName};
-use antar_realm::{AddRealmError, Feed, LoginError, ReadMark, SessionKey, Unread, UnreadMessage};
+use antar_realm::{
+    AddRealmError, Feed, LoginError, ReadMark, SearchResult, SessionKey, Unread, UnreadMessage,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -40,7 +42,7 @@ pub(crate) enum FeedChange {
 }
 
 /// Why a command is answered ERROR.
-struct Refusal {
+pub(crate) struct Refusal {
     code: ErrorCode,
     message: Option<&'static str>,
     detail: String,
@@ -53,7 +55,7 @@ impl From<ErrorCode> for Refusal {
 }
 
 impl Refusal {
-    fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { code, message: None, detail: detail.into() }
     }
 }
@@ -103,11 +105,11 @@ impl From<AddRealmError> for Refusal {
 }
 
 /// Fields of a reply that says OK.
-fn fields(value: impl Serialize) -> Value {
+pub(crate) fn fields(value: impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_else(|_| Value::Object(Map::new()))
 }
 
-type Handled = Result<Value, Refusal>;
+pub(crate) type Handled = Result<Value, Refusal>;
 
 impl Connection {
     /// Carries out a command and writes its reply.
@@ -197,6 +199,18 @@ impl Connection {
                 let history = history.ok_or(ErrorCode::NoSuchMessage)?;
                 Ok(with_more(json!({"messages": history.messages}), history.more))
             }
+            Command::Search { token, words, before, limit } => {
+                let user = self.user(token).await?;
+                let result = self.edge.realm.search(&user, &words, before, limit).await?;
+                let SearchResult { found, next } = result.ok_or(ErrorCode::NoSuchMessage)?;
+                let more = next.is_some();
+                Ok(with_more(
+                    with(json!({"messages": found}), "next", next.map(|next| next.to_string())),
+                    more,
+                ))
+            }
+            Command::Block { token, whom, blocked } => self.block(token, whom, blocked).await,
+            Command::Blocks { token } => self.blocks(token).await,
             Command::Status { token, id } => self.status(token, id).await,
             Command::ConnectedRealm { token } => {
                 self.user(token).await?;
@@ -228,7 +242,7 @@ impl Connection {
     }
 
     /// Whose token this is.
-    async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
+    pub(crate) async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
         match self.session(token) {
             Some(user) => Ok(user),
             None => self.session_elsewhere(token).await?.ok_or_else(|| ErrorCode::NotAuthorized.into()),
@@ -329,7 +343,7 @@ impl Connection {
             "register": config.registration,
             "line_bytes_max": self.edge.config.line_bytes_max,
             "pipeline_max": self.edge.config.pipeline_max,
-            "features": ["tags", "message-id-tags", "watch", "status", "history"],
+            "features": ["tags", "message-id-tags", "watch", "status", "history", "search", "block"],
             "commands": commands,
         })
     }
@@ -342,6 +356,14 @@ struct Receipt {
     state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+/// Adds a field, if there is a value.
+fn with(mut body: Value, name: &str, value: Option<impl Into<Value>>) -> Value {
+    if let (Some(value), Value::Object(map)) = (value, &mut body) {
+        map.insert(name.into(), value.into());
+    }
+    body
 }
 
 fn with_more(mut body: Value, more: bool) -> Value {

@@ -3,6 +3,7 @@
 //! Owns: listeners, connections, limits, and the way from a line to a reply. Must not know: what is kept where; it
 //! asks the realm. An edge holds nothing that matters: whatever was answered OK is in the broker.
 
+mod blocks;
 mod commands;
 mod config;
 mod connection;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antar_realm::Realm;
-use axum::serve::ListenerExt as _;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -71,23 +70,30 @@ pub async fn run(listeners: Listeners, realm: Realm, config: EdgeConfig, shutdow
     let (tasks, guests) = (TaskTracker::new(), Guests::new(config.guests_per_address_max));
     let drain_time = config.drain_time;
     let edge = Arc::new(Edge { realm, config, counts: Counts::default() });
-    let Listeners { command, tls, http: web, certificates } = listeners;
+    let Listeners { command, tls, http, certificates } = listeners;
     // It answers until the connections have ended: whoever asks shall hear that the edge is not ready.
-    let (http, stop_http) = (TaskTracker::new(), CancellationToken::new());
-    let (ending, stop) = (shutdown.clone(), stop_http.clone());
-    match (web, &certificates) {
-        (Some(web), Some(certificates)) => {
-            let web = WebListener::new(web, certificates, &edge.config, guests.clone());
-            http.spawn(http::run(web, edge.clone(), ending, stop));
+    let (served, stop_http) = (TaskTracker::new(), CancellationToken::new());
+    match (http, &certificates) {
+        (Some(http), Some(certificates)) => {
+            let web = WebListener::new(http, certificates, &edge.config, guests.clone());
+            served.spawn(http::run(
+                http::Bounded::new(web),
+                edge.clone(),
+                shutdown.clone(),
+                stop_http.clone(),
+            ));
         }
-        (Some(web), None) => {
-            // A client that asks again on its connection is answered at once.
-            let web = web.tap_io(|stream| drop(stream.set_nodelay(true)));
-            http.spawn(http::run(web, edge.clone(), ending, stop));
+        (Some(http), None) => {
+            served.spawn(http::run(
+                http::Bounded::new(http),
+                edge.clone(),
+                shutdown.clone(),
+                stop_http.clone(),
+            ));
         }
         (None, _) => {}
     }
-    http.close();
+    served.close();
     let over_tls = async {
         match (&tls, &certificates) {
             (Some(tls), Some(certificates)) => {
@@ -110,7 +116,7 @@ pub async fn run(listeners: Listeners, realm: Realm, config: EdgeConfig, shutdow
         tracing::warn!(realm = %edge.realm.id(), connections = guests.count(), "connections were cut: they did not finish in time");
     }
     stop_http.cancel();
-    if tokio::time::timeout(HTTP_DRAIN_TIME, http.wait()).await.is_err() {
+    if tokio::time::timeout(HTTP_DRAIN_TIME, served.wait()).await.is_err() {
         tracing::debug!(realm = %edge.realm.id(), "requests over HTTP were cut");
     }
 }

@@ -62,6 +62,7 @@ const ADDRESS: Kind =
     Kind::Text("an IP address and a port, such as 127.0.0.1:4001 or [::1]:4001; port 0 takes a free one");
 const FILE: Kind = Kind::Text("the path of a file, or nothing");
 const YEAR_DAYS: u64 = 366;
+const A_MINUTE: Kind = Kind::Int { min: 0, max: u32::MAX as u64 };
 
 impl Key {
     const fn new(name: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Self {
@@ -156,8 +157,8 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.http",
         Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
         Some(""),
-        "Where health (/healthz, /readyz) and metrics (/metrics, for Prometheus) are answered over HTTP. Not for users: keep it on \
-         loopback or a network of your own. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only.",
+        "Where health (/healthz, /readyz) and metrics (/metrics, for Prometheus) are answered over HTTP, and hooks of bots (/hook/) \
+         taken. Not for users: keep it on loopback or a network of your own. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only.",
     )
     .flag("--http"),
     Key::new(
@@ -257,6 +258,19 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Int { min: 1, max: 10_000_000 },
         Some("65536"),
         "Connections to this edge; further ones are closed at once.",
+    ),
+    Key::new("limits.user_messages_per_minute", A_MINUTE, Some("0"), "Messages that one user may send in a minute: more is answered with rate-limited. 0 for no limit. Each edge counts for itself."),
+    Key::new("limits.user_bytes_per_minute", A_MINUTE, Some("0"), "Bytes of text that one user may send in a minute: more is answered with rate-limited. 0 for no limit. Each edge counts for itself."),
+    Key::new("limits.address_messages_per_minute", A_MINUTE, Some("0"), "Messages that may come from one address in a minute, likewise."),
+    Key::new("limits.address_bytes_per_minute", A_MINUTE, Some("0"), "Bytes of text that may come from one address in a minute, likewise."),
+    Key::new("limits.peer_messages_per_minute", A_MINUTE, Some("0"), "Messages that the lane to one other realm carries in a minute: the rest waits in it. 0 for no limit."),
+    Key::new("limits.peer_bytes_per_minute", A_MINUTE, Some("0"), "Bytes of envelopes that the lane to one other realm carries in a minute: the rest waits in it. 0 for no limit."),
+    Key::new(
+        "federation.quarantine",
+        Kind::Bool,
+        Some("false"),
+        "Holds what comes from realms that have added this one and that nobody here has added, until an operator lets them in \
+         or a user adds them: `antar realm quarantine`.",
     ),
     Key::new(
         "retention.days",

@@ -16,7 +16,7 @@ use std::time::Duration;
 use antar_broker::sqlite;
 use antar_edge::EdgeConfig;
 use antar_proto::RealmId;
-use antar_realm::{Provision, RealmConfig, Registration};
+use antar_realm::{Provision, Rate, RateLimits, RealmConfig, Registration};
 use tracing_subscriber::filter::Targets;
 
 pub(crate) use environment::Environment;
@@ -382,6 +382,12 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
     let session_ttl = raw.duration("auth.session_days", DAY);
     let password_bytes_min = raw.size("auth.password_bytes_min");
     let mailbox_entries_max = raw.number("limits.mailbox_entries_max");
+    let rates = RateLimits {
+        user: rate(raw, ["limits.user_messages_per_minute", "limits.user_bytes_per_minute"]),
+        address: rate(raw, ["limits.address_messages_per_minute", "limits.address_bytes_per_minute"]),
+        lane: rate(raw, ["limits.peer_messages_per_minute", "limits.peer_bytes_per_minute"]),
+    };
+    let quarantine = raw.flag("federation.quarantine");
     let retention = raw.duration("retention.days", DAY);
     let provision = raw.flag("broker.provision").map(|make| match make {
         true => Provision::IfNew,
@@ -399,9 +405,18 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
         password_bytes_min: password_bytes_min?,
         mailbox_entries_max: mailbox_entries_max?,
         retention: retention?,
+        quarantine: quarantine?,
+        rates,
         key_file: None,
         provision: provision?,
     })
+}
+
+/// Messages and bytes a minute; no limit for what is no number, which is told by then.
+fn rate(raw: &mut Raw, [messages, bytes]: [&'static str; 2]) -> Rate {
+    let number =
+        |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    Rate { messages: number(raw.number(messages)), bytes: number(raw.number(bytes)) }
 }
 
 /// The keys that make an [`EdgeConfig`].

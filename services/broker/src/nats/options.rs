@@ -140,8 +140,7 @@ impl Options {
                 .await
                 .map_err(|error| OpenError::Invalid(format!("cannot read {}: {error}", file.display())))?;
         }
-        let (login, events) = (Arc::new(login), Arc::default());
-        Ok(Self { servers, login, replicas, authority, certificate, events })
+        Ok(Self { servers, login: Arc::new(login), replicas, authority, certificate, events: Arc::default() })
     }
 
     pub(super) fn servers(&self) -> &[ServerAddr] {

@@ -1,7 +1,6 @@
 //! A listener with a bound on its connections, so that whoever opens many and says nothing costs a bounded amount.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,42 +17,42 @@ const CONNECTIONS_MAX: usize = 256;
 const IDLE_MAX: Duration = Duration::from_secs(90);
 
 /// See the module.
-pub(super) struct Bounded<L> {
+pub(crate) struct Bounded<L> {
     listener: L,
     places: Arc<Semaphore>,
 }
 
 impl<L> Bounded<L> {
-    pub(super) fn new(listener: L) -> Self {
+    pub(crate) fn new(listener: L) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 }
 
-impl<L: Listener<Addr = SocketAddr>> Listener for Bounded<L> {
-    type Io = Stream<L::Io>;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for Bounded<L> {
+    type Io = Timed<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+    async fn accept(&mut self) -> (Timed<L::Io>, L::Addr) {
         let place = self.places.clone().acquire_owned().await.expect("nobody closes the semaphore");
         // The library's own accept waits after an error, for instance when all file descriptors are taken.
         let (stream, address) = self.listener.accept().await;
         let timer = Box::pin(tokio::time::sleep(IDLE_MAX));
-        (Stream { stream, timer, _place: place }, address)
+        (Timed { stream, timer, _place: place }, address)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// A connection that ends when nothing happens on it for too long.
-pub(super) struct Stream<S> {
+pub(crate) struct Timed<S> {
     stream: S,
     timer: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
-impl<S> Stream<S> {
+impl<S> Timed<S> {
     /// What came of reading or writing, or an error if that has not come to anything for too long.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
@@ -67,7 +66,7 @@ impl<S> Stream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -78,7 +77,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.in_time(cx, polled)
