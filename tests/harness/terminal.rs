@@ -19,10 +19,27 @@ impl Terminal {
     /// Opens one with `antar chat` on a realm.
     #[track_caller]
     pub(crate) fn chat(server: &Server, realm: &str) -> Self {
-        let command = format!("'{}' chat --server {}", env!("CARGO_BIN_EXE_antar"), server.addr(realm));
+        Self::open(&format!("'{}' chat --server {}", env!("CARGO_BIN_EXE_antar"), server.addr(realm)), &[])
+    }
+
+    /// Opens one of 80 columns and 24 rows with a client in it that has these arguments. Its process id and the name of the
+    /// terminal stand in `pid` and `tty` in the server's directory; when it has ended, what the terminal's modes are is shown.
+    #[track_caller]
+    pub(crate) fn chat_with(server: &Server, realm: &str, args: &str, env: &[(&str, &str)]) -> Self {
+        let (dir, program, addr) = (server.dir().display(), env!("CARGO_BIN_EXE_antar"), server.addr(realm));
+        let chat = format!("echo \\$\\$ > {dir}/pid; exec '{program}' chat --server {addr} {args}");
+        let command =
+            format!("stty rows 24 cols 80; tty > {dir}/tty; sh -c \"{chat}\"; echo ended=$?; stty -a");
+        Self::open(&command, env)
+    }
+
+    #[track_caller]
+    fn open(command: &str, env: &[(&str, &str)]) -> Self {
         let mut child = Command::new("script")
-            .args(["-q", "-e", "-f", "-c", &command, "/dev/null"])
+            .args(["-q", "-e", "-f", "-c", command, "/dev/null"])
             .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -64,6 +81,22 @@ impl Terminal {
             let at = text.windows(wanted.len()).position(|window| window == wanted.as_bytes())?;
             Some(from + at + wanted.len())
         });
+    }
+
+    /// Waits until the screen, of this size, holds all of this at once.
+    #[track_caller]
+    pub(crate) fn expect_screen(&self, (rows, columns): (u16, u16), wanted: &[&str]) -> String {
+        eventually(&format!("the screen shows {wanted:?}"), || {
+            let screen = self.screen(rows, columns);
+            wanted.iter().all(|wanted| screen.contains(wanted)).then_some(screen)
+        })
+    }
+
+    /// What a terminal of this size shows after all that was written to it.
+    pub(crate) fn screen(&self, rows: u16, columns: u16) -> String {
+        let mut parser = vt100::Parser::new(rows, columns, 0);
+        parser.process(&self.shown.lock().expect("no holder panics"));
+        parser.screen().contents()
     }
 
     /// All text that was ever shown, without what only moves and colours it.

@@ -49,6 +49,8 @@ mod edges;
 #[cfg(test)]
 mod framing;
 #[cfg(test)]
+mod full_screen;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod ledger;

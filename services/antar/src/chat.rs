@@ -21,6 +21,7 @@ pub(crate) async fn run(args: ChatArgs, environment: &Environment) -> Outcome<Ch
         server: args.server,
         commands: args.commands,
         json: args.json,
+        tui: args.tui,
         user: args.user,
         password,
         watch: !args.no_watch,

@@ -141,6 +141,7 @@ impl ServeArgs {
 #[command(after_help = "\
 Examples:
   antar chat                                                        then type /help
+  antar chat --tui --user messi                                     the whole screen; /help there
   antar chat -c 'auth messi surabaya' -c 'send henderson halo'      for scripts; the token is filled in
   antar chat --user messi --password-file pw --json -c inbox        one JSON object a line
   antar chat --tls --server chat.example.org:4443                   over an encrypted connection")]
@@ -154,6 +155,10 @@ pub(crate) struct ChatArgs {
     /// Believe the certificates in this file (PEM), and not those that this system trusts. Means --tls.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca: Option<PathBuf>,
+    /// Fill the screen: conversations, messages, input. Without it lines are written one below the other, which suits screen
+    /// readers.
+    #[arg(long, conflicts_with_all = ["commands", "json", "history_file"])]
+    pub(crate) tui: bool,
     /// Carry out this command and, after the last one, end. May be repeated.
     #[arg(short = 'c', long = "command", value_name = "COMMAND")]
     pub(crate) commands: Vec<String>,

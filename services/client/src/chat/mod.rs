@@ -12,14 +12,16 @@ mod input;
 mod interactive;
 mod link;
 mod render;
+mod restore;
 mod script;
 mod secret;
 mod session;
 mod stdin;
 mod style;
 mod terminal;
+mod tui;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use antar_proto::ErrorCode;
@@ -38,6 +40,8 @@ pub struct ChatOptions {
     pub commands: Vec<String>,
     /// Scripts: print each reply as received, one JSON object a line.
     pub json: bool,
+    /// Fill the screen. Needs a terminal.
+    pub tui: bool,
     /// Log in as this user first.
     pub user: Option<String>,
     /// The password, where `auth` or [`ChatOptions::user`] come without one. A secret: it is never printed or stored.
@@ -60,6 +64,7 @@ impl Default for ChatOptions {
             server: "127.0.0.1:4001".into(),
             commands: Vec::new(),
             json: false,
+            tui: false,
             user: None,
             password: None,
             watch: true,
@@ -166,13 +171,24 @@ impl From<&CallError> for ChatOutcome {
 /// Runs `chat`: a script if there are commands or standard input is no terminal, else interactively.
 ///
 /// Must run on a tokio runtime with time and network. Prints replies to standard output and, in scripts, what went wrong
-/// to standard error. A script ends with its first command that fails. Drop nothing of it half-way: when the future is
-/// dropped while a person is typing, the terminal stays in raw mode.
+/// to standard error. A script ends with its first command that fails. SIGTERM and SIGHUP end an interactive chat; the terminal
+/// is given back as it was. Drop nothing of it half-way: when the future is dropped while a person is typing, the terminal
+/// stays in raw mode.
 pub async fn run(options: ChatOptions) -> ChatOutcome {
     let person = std::io::stdin().is_terminal();
     let colour = options.colour && std::io::stdout().is_terminal();
     if options.commands.is_empty() && person {
-        return Box::pin(interactive::run(&options, Style::new(colour), colour)).await;
+        let talk = async {
+            match options.tui {
+                true => Box::pin(tui::run(&options, colour)).await,
+                false => Box::pin(interactive::run(&options, Style::new(colour), colour)).await,
+            }
+        };
+        return restore::or_told_to_end(talk).await;
+    }
+    if options.tui {
+        let _ = writeln!(std::io::stderr(), "the full screen needs a terminal");
+        return ChatOutcome::Usage;
     }
     let source = match options.commands.is_empty() {
         true => Source::Stream(stdin::lines(std::io::stdin())),
