@@ -10,6 +10,7 @@ mod doctor;
 mod documents;
 mod errors;
 mod federation;
+mod groups;
 mod history;
 mod messages;
 mod metrics;

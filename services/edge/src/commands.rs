@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antar_broker::{KvError, ReadError};
-use antar_proto::command::{COMMANDS, Command, CommandSpec, Receiver, Verb, lookup};
+use antar_proto::command::{COMMANDS, Command, CommandSpec, Receiver, Verb, With, lookup};
 use antar_proto::error::LOGOUT_NOT_AUTHORIZED;
 use antar_proto::json::write_frame;
 use antar_proto::reply::{Empty, Failure, Message, Ok as OkReply, State};
@@ -40,7 +40,7 @@ pub(crate) enum FeedChange {
 }
 
 /// Why a command is answered ERROR.
-struct Refusal {
+pub(crate) struct Refusal {
     code: ErrorCode,
     message: Option<&'static str>,
     detail: String,
@@ -53,7 +53,7 @@ impl From<ErrorCode> for Refusal {
 }
 
 impl Refusal {
-    fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { code, message: None, detail: detail.into() }
     }
 }
@@ -103,11 +103,11 @@ impl From<AddRealmError> for Refusal {
 }
 
 /// Fields of a reply that says OK.
-fn fields(value: impl Serialize) -> Value {
+pub(crate) fn fields(value: impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_else(|_| Value::Object(Map::new()))
 }
 
-type Handled = Result<Value, Refusal>;
+pub(crate) type Handled = Result<Value, Refusal>;
 
 impl Connection {
     /// Carries out a command and writes its reply.
@@ -193,6 +193,9 @@ impl Connection {
             }
             Command::History { token, with, before, limit } => {
                 let user = self.user(token).await?;
+                if let With::Group(group) = &with {
+                    self.edge.realm.may_read_group(&user, group).await?;
+                }
                 let history = self.edge.realm.history(&user, &with, before, limit).await?;
                 let history = history.ok_or(ErrorCode::NoSuchMessage)?;
                 Ok(with_more(json!({"messages": history.messages}), history.more))
@@ -211,6 +214,14 @@ impl Connection {
                 Ok(with_more(json!({"users": users}), more))
             }
             Command::GetPresence { token, user } => self.presence(token, &user).await,
+            Command::AddGroup { token, group, policy } => self.add_group(token, group, policy).await,
+            Command::JoinGroup { token, group } => self.join_group(token, group).await,
+            Command::LeaveGroup { token, group } => self.leave_group(token, group).await,
+            Command::Groups { token } => self.groups(token).await,
+            Command::Members { token, group } => self.members(token, group).await,
+            Command::InviteGroup { token, group, user } => self.invite_to_group(token, group, user).await,
+            Command::KickGroup { token, group, user } => self.kick_from_group(token, group, user).await,
+            Command::Topic { token, group, text } => self.topic(token, group, text).await,
             // Sends to a realm that cannot be, and to named groups; all other sends never come here.
             Command::SendPrivateRealm { token, .. } | Command::SendGroupRealm { token, .. } => {
                 self.user(token).await?;
@@ -228,7 +239,7 @@ impl Connection {
     }
 
     /// Whose token this is.
-    async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
+    pub(crate) async fn user(&mut self, token: &str) -> Result<UserName, Refusal> {
         match self.session(token) {
             Some(user) => Ok(user),
             None => self.session_elsewhere(token).await?.ok_or_else(|| ErrorCode::NotAuthorized.into()),
@@ -329,7 +340,7 @@ impl Connection {
             "register": config.registration,
             "line_bytes_max": self.edge.config.line_bytes_max,
             "pipeline_max": self.edge.config.pipeline_max,
-            "features": ["tags", "message-id-tags", "watch", "status", "history"],
+            "features": ["tags", "message-id-tags", "watch", "status", "history", "groups"],
             "commands": commands,
         })
     }

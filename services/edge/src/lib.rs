@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod connection;
 mod counts;
+mod groups;
 mod guests;
 mod http;
 mod listener;

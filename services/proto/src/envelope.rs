@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Address, MessageId, NAME_BYTES_MAX, RealmId, UserName};
+use crate::names::{Address, GroupName, MessageId, NAME_BYTES_MAX, RealmId, UserName};
 use crate::reply::State;
 
 /// The only version there is. Another one is dead-lettered and answered.
@@ -56,6 +56,17 @@ pub enum Content {
         /// Sent with `sendgrouprealm`: a name also stands for the user of that name in the origin.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         group: bool,
+        /// The text.
+        text: String,
+    },
+    /// A message to a named group. Stands in the log of the group's realm only; in another realm's inbox it is refused.
+    GroupMessage {
+        /// Who sent it.
+        from: Address,
+        /// The sender's display name.
+        name: String,
+        /// The group.
+        to_group: GroupName,
         /// The text.
         text: String,
     },
@@ -161,6 +172,7 @@ impl Envelope {
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = match &self.content {
             Content::Message { to, text, .. } => text.len() + to.len() * NAME_BYTES_MAX,
+            Content::GroupMessage { text, .. } => text.len(),
             _ => 0,
         };
         let mut bytes = Vec::with_capacity(ENVELOPE_BYTES_USUAL + text);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
-use crate::names::{MessageId, RealmId, Tag, UserName};
+use crate::names::{GroupName, MessageId, RealmId, Tag, UserName};
 
 /// A reply that says OK, with the fields of `body`.
 #[derive(Debug, Serialize)]
@@ -164,6 +164,9 @@ pub struct Message {
     /// For a notice: the message it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<MessageId>,
+    /// The group that it was written to; left out for all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
 }
 
 /// What is pushed on a connection that watches.

@@ -33,6 +33,9 @@ pub(crate) struct Mail<'a> {
     pub(crate) text: Cow<'a, str>,
     #[serde(default)]
     about: Option<MessageId>,
+    /// The group that it was written to; empty for all others.
+    #[serde(borrow, default)]
+    pub(crate) to_group: Cow<'a, str>,
 }
 
 impl<'a> Mail<'a> {
@@ -65,6 +68,7 @@ impl<'a> Mail<'a> {
             to,
             kind: notice.then(|| "notice".into()),
             about: self.about,
+            group: self.to_group.parse().ok(),
         }
     }
 }
@@ -92,7 +96,8 @@ pub(crate) fn is_group(entry: &Entry) -> bool {
 /// Whether two stored envelopes carry the same message: the same text to the same receivers.
 pub(crate) fn same_message(one: &[u8], other: &[u8]) -> bool {
     let content = |bytes| match Envelope::from_bytes(bytes).map(|envelope| envelope.content) {
-        Ok(Content::Message { to, group, text, .. }) => Some((to, group, text)),
+        Ok(Content::Message { to, group, text, .. }) => Some((to, group, None, text)),
+        Ok(Content::GroupMessage { to_group, text, .. }) => Some((Vec::new(), true, Some(to_group), text)),
         _ => None,
     };
     content(one) == content(other)

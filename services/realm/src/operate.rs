@@ -83,6 +83,10 @@ impl Shared {
                 // Dead to the outside first, gone last: a removal that was broken off can be repeated.
                 self.accounts.set_disabled(&user, true).await?;
                 self.sessions.end_all(&user, None).await?;
+                self.leave_all_groups(&user).await.map_err(|error| AdminReply::Refused {
+                    code: "unavailable".into(),
+                    message: error.to_string(),
+                })?;
                 // Who gets this name later must not find the mail of who had it before.
                 for (_, subject) in self.boxes(&user) {
                     let last = self.broker.last(&subject).await?;

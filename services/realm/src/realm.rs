@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use antar_broker::{KvError, OpenError, ReadError, RequestError, SharedBroker};
-use antar_proto::command::With;
-use antar_proto::{Address, MessageId, RealmId, UserName};
+use antar_proto::command::{GroupPolicy, With};
+use antar_proto::{Address, GroupAddress, GroupName, MessageId, RealmId, UserName};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,13 +25,14 @@ use crate::cursor::{Cursors, ReadMark};
 use crate::edges::Activity;
 use crate::event::RealmEvent;
 use crate::feed::Feed;
+use crate::group::{GroupError, GroupInfo, Groups};
 use crate::invite::Invites;
 use crate::key_file::{self, KeyError, Rotated};
 use crate::login::{LoginError, Throttle};
-use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
+use crate::mailbox::{History, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
-use crate::places::{EDGES, Places};
+use crate::places::{EDGES, GROUPS, Places};
 use crate::provision::{Made, make};
 use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
@@ -119,6 +120,7 @@ impl Realm {
             cursors: Cursors::new(copies.open("cursors").await?),
             peers: Peers::new(copies.open("peers").await?),
             invites: Invites::new(copies.open("invites").await?),
+            groups: Groups::new(copies.open(GROUPS).await?),
             throttle: Throttle::default(),
             settings,
             edges: copies.open(EDGES).await?,
@@ -263,7 +265,76 @@ impl Realm {
     /// Unread messages from this realm.
     pub async fn inbox(&self, user: &UserName) -> Result<Unread, ReadError> {
         let span = tracing::info_span!(target: SPANS, "read", realm = %self.id());
-        self.shared.unread(user, antar_proto::names::BOX_LOCAL, INBOX_LIMIT).instrument(span).await
+        self.shared.unread_here(user).instrument(span).await
+    }
+
+    /// Makes a group.
+    pub async fn add_group(
+        &self,
+        owner: &UserName,
+        group: &GroupName,
+        policy: GroupPolicy,
+    ) -> Result<GroupInfo, GroupError> {
+        self.shared.add_group(owner, group, policy).await
+    }
+
+    /// Makes a user a member; one who is stays so.
+    pub async fn join_group(&self, user: &UserName, group: &GroupAddress) -> Result<GroupInfo, GroupError> {
+        self.shared.join_group(user, group).await
+    }
+
+    /// Takes a user out of a group, or declines its invitation. With its last member a group goes, and what was said in it.
+    pub async fn leave_group(&self, user: &UserName, group: &GroupAddress) -> Result<(), GroupError> {
+        self.shared.leave_group(user, group).await
+    }
+
+    /// A user's groups and invitations, by name.
+    pub fn groups(&self, user: &UserName) -> Vec<GroupInfo> {
+        self.shared.groups_of(user)
+    }
+
+    /// A group and its members, for one of them.
+    pub async fn members(
+        &self,
+        user: &UserName,
+        group: &GroupAddress,
+    ) -> Result<(GroupInfo, Vec<Address>), GroupError> {
+        self.shared.members(user, group).await
+    }
+
+    /// Lets a user join, by the group's owner.
+    pub async fn invite_to_group(
+        &self,
+        by: &UserName,
+        group: &GroupAddress,
+        user: &UserName,
+    ) -> Result<(), GroupError> {
+        self.shared.invite_to_group(by, group, user).await
+    }
+
+    /// Removes a member or takes an invitation back, by the group's owner.
+    pub async fn kick_from_group(
+        &self,
+        by: &UserName,
+        group: &GroupAddress,
+        user: &UserName,
+    ) -> Result<(), GroupError> {
+        self.shared.kick_from_group(by, group, user).await
+    }
+
+    /// Shows a group's topic to a member, or sets it, by the owner.
+    pub async fn topic(
+        &self,
+        by: &UserName,
+        group: &GroupAddress,
+        topic: Option<&str>,
+    ) -> Result<GroupInfo, GroupError> {
+        self.shared.topic(by, group, topic).await
+    }
+
+    /// Whether a user may read a group: an error says why not.
+    pub async fn may_read_group(&self, user: &UserName, group: &GroupAddress) -> Result<(), GroupError> {
+        self.shared.readable_group(user, group).await.map(drop)
     }
 
     /// Unread messages exchanged with another realm; with the own id, with any. `None` if it was not added.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use antar_broker::{Append, AppendError, Appended, PendingAppend, ReadError, Subject};
 use antar_proto::command::Receiver;
-use antar_proto::{MessageId, RealmId, UserName};
+use antar_proto::{GroupAddress, MessageId, RealmId, UserName};
 
 use crate::hop::log_hop;
 use crate::mail::same_message;
@@ -34,6 +34,8 @@ pub enum Send<'a> {
     RealmOne(&'a RealmId, &'a Receiver),
     /// `sendgrouprealm`: users of that realm and of this one, filed under that realm.
     RealmGroup(&'a RealmId, &'a [Receiver]),
+    /// `sendgroup` to a named group.
+    Named(&'a GroupAddress),
 }
 
 /// What a message is known by.
@@ -69,6 +71,12 @@ pub enum SendError {
     /// The realm was not added.
     #[error("no such realm")]
     NoSuchRealm,
+    /// There is no such group here.
+    #[error("no such group")]
+    NoSuchGroup,
+    /// The sender is no member of the group.
+    #[error("not a member of the group")]
+    NotAMember,
     /// An operator has blocked the realm.
     #[error("the realm is blocked")]
     RealmBlocked,
@@ -181,6 +189,9 @@ impl Shared {
         if matches!(id, SendId::Chosen(id) if id.is_assigned()) {
             return Err(SendError::IdAssigned);
         }
+        if let Send::Named(group) = what {
+            return self.post(from, group, text, id).await;
+        }
         let mut plan = match self.plan(what) {
             Ok(plan) if plan.unknown.is_empty() => plan,
             Err(error) if !matches!(error, SendError::NoSuchRealm) => return Err(error),
@@ -209,6 +220,23 @@ impl Shared {
             }
         }
         Ok(Sending { state: SendingState::Boxed(Box::pin(all(waiting))), unknown })
+    }
+
+    /// Queues a message that is one append.
+    pub(crate) async fn queue_one(
+        self: &Arc<Self>,
+        from: &UserName,
+        append: Append,
+        id: MessageId,
+    ) -> Result<Sending, SendError> {
+        self.watch_room(&append.subjects);
+        let queued = self.broker.append(append.clone()).await;
+        let one = One { shared: self.clone(), from: from.clone(), id, append };
+        let state = match queued {
+            Ok(pending) => SendingState::Waiting { pending, one },
+            refused => SendingState::Boxed(Box::pin(all(vec![(refused, one)]))),
+        };
+        Ok(Sending { state, unknown: Vec::new() })
     }
 }
 

@@ -25,6 +25,7 @@ use crate::counts::Counts;
 use crate::cursor::Cursors;
 use crate::edges::{Activity, EdgeRecord};
 use crate::event::RealmEvent;
+use crate::group::Groups;
 use crate::invite::Invites;
 use crate::key::RealmKey;
 use crate::key_file::KeyRecord;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) cursors: Cursors,
     pub(crate) peers: Peers,
     pub(crate) invites: Invites,
+    pub(crate) groups: Groups,
     pub(crate) throttle: Throttle,
     pub(crate) settings: KvCopy<Setting>,
     /// The edges that are there, this one among them.

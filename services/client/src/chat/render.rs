@@ -75,7 +75,16 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
         Verb::ConnectedRealm => rows(reply, "realms", "no realms: addrealm REALM HOST PORT", view.style),
         // The server's own list has the token in it, which people do not type.
         Verb::Help => Some(help::text(prepared.about.first().map(String::as_str))),
-        Verb::Status | Verb::Capabilities => None,
+        Verb::Groups => rows(reply, "groups", "no groups: addgroup GROUP, or joingroup GROUP", view.style),
+        Verb::Status
+        | Verb::Capabilities
+        | Verb::AddGroup
+        | Verb::JoinGroup
+        | Verb::LeaveGroup
+        | Verb::Members
+        | Verb::InviteGroup
+        | Verb::KickGroup
+        | Verb::Topic => None,
     }
 }
 
