@@ -17,6 +17,7 @@ pub(crate) mod sender;
 mod server;
 pub(crate) mod tenants;
 mod terminal;
+mod tls;
 mod transcript;
 
 pub(crate) use broker::Broker;
@@ -33,6 +34,7 @@ pub(crate) use script::{Output, antar, antar_with_input};
 pub(crate) use server::{Builder, Server};
 pub(crate) use tenants::Tenants;
 pub(crate) use terminal::Terminal;
+pub(crate) use tls::{Certificate, Tunnel, connect as connect_over_tls};
 pub(crate) use transcript::Transcript;
 pub(crate) use wait::{PATIENCE, eventually, eventually_in, holds_for};
 

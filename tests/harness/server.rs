@@ -94,6 +94,21 @@ impl Builder {
         self
     }
 
+    /// Where a server of one realm takes plain text.
+    pub(crate) fn listen(mut self, addr: &str) -> Self {
+        for arg in self.args.iter_mut().filter(|arg| *arg == "127.0.0.1:0") {
+            addr.clone_into(arg);
+        }
+        self
+    }
+
+    /// Takes clients over TLS too, with this certificate.
+    pub(crate) fn tls(self, certificate: &super::Certificate) -> Self {
+        self.env("LISTEN__TLS", "127.0.0.1:0")
+            .env("TLS__CERTIFICATE_FILE", certificate.file().display())
+            .env("TLS__KEY_FILE", certificate.key_file().display())
+    }
+
     /// Sets one of `limits.…`.
     pub(crate) fn limit(self, key: &str, value: u64) -> Self {
         self.env(&format!("LIMITS__{}", key.to_uppercase()), value)
@@ -196,6 +211,12 @@ impl Server {
     #[track_caller]
     pub(crate) fn http(&self, realm: &str) -> Option<SocketAddr> {
         self.listening(realm).http
+    }
+
+    /// Where a realm listens for TLS.
+    #[track_caller]
+    pub(crate) fn tls(&self, realm: &str) -> SocketAddr {
+        self.listening(realm).tls.expect("it was told to")
     }
 
     /// Connects to a realm.
@@ -389,13 +410,20 @@ struct Listening {
     realm: String,
     command: SocketAddr,
     http: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
 }
 
 fn listening(line: &str) -> Option<Listening> {
     let rest = line.strip_prefix("listening ")?;
     let field = |key: &str| rest.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
     let realm = field("realm")?.to_owned();
-    Some(Listening { realm, command: field("command")?.parse().ok()?, http: field("http")?.parse().ok() })
+    let tls = field("tls").and_then(|addr| addr.parse().ok());
+    Some(Listening {
+        realm,
+        command: field("command")?.parse().ok()?,
+        http: field("http")?.parse().ok(),
+        tls,
+    })
 }
 
 fn is_sqlite(path: &Path) -> bool {

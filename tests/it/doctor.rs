@@ -228,7 +228,7 @@ fn a_dangerous_configuration_is_found_in_the_file() {
     assert_eq!(flag, "--broker");
     let text = format!(
         "[realm]\nid = \"realm1\"\nkey_file = {:?}\ndemo_accounts = true\n[listen]\ncommand = \"0.0.0.0:4001\"\n\
-         http = \"0.0.0.0:8080\"\n[auth]\nregistration = \"open\"\n[retention]\ndays = 1\n[broker]\nurl = {value:?}\n",
+         allow_plaintext = true\nhttp = \"0.0.0.0:8080\"\n[auth]\nregistration = \"open\"\n[retention]\ndays = 1\n[broker]\nurl = {value:?}\n",
         server.dir().join("realm1.nk"),
     );
     fs::write(&file, text).expect("a file in the server's directory");

@@ -77,4 +77,6 @@ mod terminal;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod user_command;

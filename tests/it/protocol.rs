@@ -4,10 +4,13 @@
 use crate::harness::Broker;
 
 mod accounts;
+mod blocks;
+mod bots;
 mod bundles;
 mod dead;
 mod doctor;
 mod documents;
+mod erase;
 mod errors;
 mod federation;
 mod groups;
@@ -16,10 +19,13 @@ mod messages;
 mod metrics;
 mod outage;
 mod people;
+mod quarantine;
+mod rates;
 mod realm_status;
 mod replay;
 mod replay_copies;
 mod replay_killed;
+mod search;
 mod secrets;
 mod shutdown;
 mod status;

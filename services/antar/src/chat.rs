@@ -1,16 +1,23 @@
 //! `antar chat`: hands the command line to the client library.
 
 use antar_client::chat::{ChatOptions, ChatOutcome};
+use antar_client::{ClientOptions, Tls};
 
 use crate::admin::read_password;
 use crate::cli::ChatArgs;
 use crate::config::Environment;
-use crate::exit::Outcome;
+use crate::exit::{Exit, OrExit as _, Outcome};
 
 /// Chats until the script or the user ends it. Errors of the chat itself were told by it already.
 pub(crate) async fn run(args: ChatArgs, environment: &Environment) -> Outcome<ChatOutcome> {
     let password = read_password(args.password_file.as_deref(), environment)?;
+    let tls = match &args.ca {
+        Some(file) => Some(Tls::of_file(file).or_exit(Exit::Usage)?),
+        None if args.tls => Some(Tls::of_system().or_exit(Exit::Failed)?),
+        None => None,
+    };
     let options = ChatOptions {
+        client: ClientOptions { tls, ..ClientOptions::default() },
         server: args.server,
         commands: args.commands,
         json: args.json,
@@ -20,7 +27,6 @@ pub(crate) async fn run(args: ChatArgs, environment: &Environment) -> Outcome<Ch
         history_file: args.history_file,
         colour: !environment.has("NO_COLOR"),
         verbose: args.verbose,
-        ..ChatOptions::default()
     };
     Ok(antar_client::chat::run(options).await)
 }

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::admin::{BackupArgs, DeadArgs, NatsConfigArgs, RestoreArgs};
+use crate::admin::{
+    BackupArgs, BotArgs, DeadArgs, NatsConfigArgs, QuarantineCommand, RemoveArgs, RestoreArgs,
+};
 use crate::bench::BenchArgs;
 use crate::config::Flag;
 use crate::doctor::DoctorArgs;
@@ -24,7 +26,7 @@ use crate::trace::TraceArgs;
 Examples:
   antar demo                                       two realms to try it out, on ports 4001 and 4002
   antar chat                                       talk: auth messi surabaya, send henderson halo, inbox
-  antar serve --realm kampus --listen 0.0.0.0:4001 a realm of your own
+  antar serve --realm kampus                       a realm of your own, on port 4001
   antar user add --realm kampus budi --name 'Budi Santoso'
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 unreachable (try again), 4 not authorised, 5 rejected."
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Accounts of a realm, also while it is being served.
     User(UserArgs),
+    /// Users that are programs, and webhooks.
+    Bot(BotArgs),
     /// The state of a realm, and its traffic with others.
     Realm(RealmArgs),
     /// What came from other realms and could not be delivered.
@@ -108,7 +112,7 @@ pub(crate) struct ServeArgs {
     /// The realm's id (realm.id).
     #[arg(long, value_name = "ID")]
     pub(crate) realm: Option<String>,
-    /// Where clients connect (listen.command), for instance 0.0.0.0:4001.
+    /// Where clients connect in plain text (listen.command), for instance 127.0.0.1:4001.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
     /// Where health is answered over HTTP (listen.http); off for none.
@@ -138,11 +142,18 @@ impl ServeArgs {
 Examples:
   antar chat                                                        then type /help
   antar chat -c 'auth messi surabaya' -c 'send henderson halo'      for scripts; the token is filled in
-  antar chat --user messi --password-file pw --json -c inbox        one JSON object a line")]
+  antar chat --user messi --password-file pw --json -c inbox        one JSON object a line
+  antar chat --tls --server chat.example.org:4443                   over an encrypted connection")]
 pub(crate) struct ChatArgs {
     /// The server.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4001")]
     pub(crate) server: String,
+    /// Talk over TLS; the server's certificate has to be for the host of --server.
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Believe the certificates in this file (PEM), and not those that this system trusts. Means --tls.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca: Option<PathBuf>,
     /// Carry out this command and, after the last one, end. May be repeated.
     #[arg(short = 'c', long = "command", value_name = "COMMAND")]
     pub(crate) commands: Vec<String>,
@@ -245,10 +256,7 @@ pub(crate) enum UserCommand {
         user: String,
     },
     /// Remove an account and end its sessions. What others received from it stays.
-    Remove {
-        /// Whose.
-        user: String,
-    },
+    Remove(RemoveArgs),
     /// Make a code for `register … invite=CODE`, and print it.
     Invite {
         /// How many accounts it is good for.
@@ -361,6 +369,12 @@ pub(crate) enum RealmCommand {
         id: String,
         /// The other realm's.
         peer: String,
+    },
+    /// Realms that nobody here has added, and what is held of them (federation.quarantine).
+    Quarantine {
+        /// What to do.
+        #[command(subcommand)]
+        command: QuarantineCommand,
     },
     /// Stop the traffic with other realms; messages wait.
     Pause {

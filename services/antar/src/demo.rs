@@ -32,6 +32,7 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
             flag("realm.demo_accounts", "true"),
             flag("realm.key_file", ""),
             flag("listen.command", &listen),
+            flag("listen.tls", "off"),
             flag("broker.url", &url),
         ],
     });
@@ -56,7 +57,7 @@ fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site
         None => args.data.join(config.broker.key_file(&id)),
     });
     realm.id = id;
-    Ok(Site { realm, command, http, flag: "--port" })
+    Ok(Site { realm, command, tls: None, http, certificate: None, flag: "--port" })
 }
 
 /// The same address with a later port; port 0 stays what it is.

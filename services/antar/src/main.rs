@@ -44,6 +44,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Serve(args) => server_runtime()?.block_on(serve::run(args, &environment))?,
         Command::User(args) => server_runtime()?.block_on(admin::run_user(args, &environment))?,
         Command::Realm(args) => server_runtime()?.block_on(admin::run_realm(args, &environment))?,
+        Command::Bot(args) => server_runtime()?.block_on(admin::run_bot(args, &environment))?,
         Command::Dead(args) => server_runtime()?.block_on(admin::run_dead(args, &environment))?,
         Command::Status(args) => client_runtime()?.block_on(status::run(args, &environment))?,
         Command::Doctor(args) => return server_runtime()?.block_on(doctor::run(args, &environment)),

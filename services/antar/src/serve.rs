@@ -16,7 +16,8 @@ fn sources<'a>(args: &'a ServeArgs, environment: &'a Environment) -> Sources<'a>
 pub(crate) async fn run(args: ServeArgs, environment: &Environment) -> Outcome {
     let config = Config::load(sources(&args, environment)).or_exit(Exit::Usage)?;
     let logging = crate::log::init(&config.log)?;
-    let site = Site { realm: config.realm, command: config.command, http: config.http, flag: "--listen" };
+    let Config { realm, command, tls, http, certificate, .. } = config;
+    let site = Site { realm, command, tls, http, certificate, flag: "--listen" };
     let outcome = server::run(&config.broker, &config.edge, vec![site], |_| {}).await;
     logging.end().await;
     outcome

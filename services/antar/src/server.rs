@@ -6,16 +6,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use antar_broker::OpenError;
-use antar_edge::EdgeConfig;
+use antar_edge::{Certificates, EdgeConfig, Listeners, RELOAD_CHECK};
 use antar_realm::{Realm, RealmConfig, StartError};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::BrokerConfig;
-use crate::exit::{Exit, Failure, Outcome};
+use crate::config::{BrokerConfig, CertificateFiles};
+use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::say;
 
 /// From the signal to the end of the process, whatever clients, realms and disk do (issue: 10 s).
@@ -28,8 +28,12 @@ pub(crate) struct Site {
     pub(crate) realm: RealmConfig,
     /// Where its clients connect.
     pub(crate) command: SocketAddr,
+    /// Where its clients connect over TLS.
+    pub(crate) tls: Option<SocketAddr>,
     /// Where its health is answered.
     pub(crate) http: Option<SocketAddr>,
+    /// What is shown to clients that speak TLS.
+    pub(crate) certificate: Option<CertificateFiles>,
     /// The flag that chooses another address, for the message if this one is taken.
     pub(crate) flag: &'static str,
 }
@@ -37,8 +41,7 @@ pub(crate) struct Site {
 /// A site whose addresses are taken.
 struct Bound {
     realm: RealmConfig,
-    command: TcpListener,
-    http: Option<TcpListener>,
+    listeners: Listeners,
 }
 
 /// Serves `sites` from one broker until a signal comes. `welcome` is called once all of them listen.
@@ -48,26 +51,40 @@ pub(crate) async fn run(
     sites: Vec<Site>,
     welcome: impl FnOnce(&[SocketAddr]),
 ) -> Outcome {
-    let stop = on_signal()?;
+    let (stop, reload) = (on_signal()?, signal(SignalKind::hangup())?);
     // Addresses first: a port that is taken is found before anything is opened or made.
     let bound = sites.into_iter().map(bind).collect::<Outcome<Vec<_>>>()?;
     let opened = antar_broker::open(&broker.settings()).await.map_err(|error| open_failure(&error))?;
     let (mut edges, mut realms, mut addresses) = (JoinSet::new(), Vec::new(), Vec::new());
+    let mut certificates = Vec::new();
     for site in bound {
         let id = site.realm.id.clone();
         let realm =
             Realm::start(opened.clone(), site.realm).await.map_err(|error| start_failure(&id, error))?;
-        let address = site.command.local_addr()?;
-        let http = site.http.as_ref().map(TcpListener::local_addr).transpose()?;
-        let shown = http.map_or_else(|| "off".into(), |http| http.to_string());
-        edges.spawn(antar_edge::run(site.command, site.http, realm.clone(), edge.clone(), stop.clone()));
+        let Listeners { command, tls, http, certificates: shown } = &site.listeners;
+        let address = command.local_addr()?;
+        let local =
+            |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        let (tls, http) = (local(tls)?, local(http)?);
+        let http = http.map_or_else(|| "off".into(), |http| http.to_string());
+        certificates.extend(shown.clone());
+        edges.spawn(antar_edge::run(site.listeners, realm.clone(), edge.clone(), stop.clone()));
         realms.push(realm);
         addresses.push(address);
-        tracing::info!(realm = %id, command = %address, http = %shown, broker = %broker, "listening");
-        say::line(format!("listening realm={id} command={address} http={shown}"))?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(command = %address, "plain text beyond this machine: passwords and messages cross the network readable");
+        }
+        let shown = tls.map_or_else(|| "off".into(), |tls| tls.to_string());
+        tracing::info!(realm = %id, command = %address, tls = shown, http, broker = %broker, "listening");
+        let tls = tls.map_or_else(String::new, |tls| format!(" tls={tls}"));
+        say::line(format!("listening realm={id} command={address} http={http}{tls}"))?;
     }
     welcome(&addresses);
-    stop.cancelled().await;
+    // Cancel-safe: what is dropped has nothing half done between two looks.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = keep_certificates(&certificates, reload) => {}
+    }
     let deadline = Instant::now() + SHUTDOWN_MAX;
     tracing::info!("stopping: no new connections, what is in flight is finished");
     let drained = timeout_at(deadline, async {
@@ -103,9 +120,28 @@ fn bind(site: Site) -> Outcome<Bound> {
             Failure::new(Exit::Failed, format!("cannot listen on {address}: {error}; {advice}"))
         })
     };
+    let read = |files: CertificateFiles| Certificates::read(&files.certificate, &files.key);
+    let certificates = site.certificate.map(read).transpose().or_exit(Exit::Usage)?;
     let command = listen(site.command, site.flag)?;
+    let tls = site.tls.map(|address| listen(address, "listen.tls")).transpose()?;
     let http = site.http.map(|address| listen(address, "--http")).transpose()?;
-    Ok(Bound { realm: site.realm, command, http })
+    Ok(Bound { realm: site.realm, listeners: Listeners { command, tls, http, certificates } })
+}
+
+/// Reads certificates again when they have changed, and on SIGHUP. Never returns.
+async fn keep_certificates(certificates: &[Certificates], mut reload: Signal) {
+    loop {
+        // Both are cancel-safe. A hangup never ends a server, with certificates or without.
+        let asked = tokio::select! {
+            _ = reload.recv() => true,
+            () = tokio::time::sleep(RELOAD_CHECK), if !certificates.is_empty() => false,
+        };
+        for shown in certificates {
+            let shown = shown.clone();
+            // Small files, but a file system may hang; then there is no further reload, and nothing else waits.
+            let _ = tokio::task::spawn_blocking(move || shown.reload(asked)).await;
+        }
+    }
 }
 
 /// The exit code and the message for a broker that cannot be opened.

@@ -44,19 +44,24 @@ pub use usage::{StreamUsage, Usage};
 /// Which broker, and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `sqlite:PATH`, with `?synchronous=normal` for a test that must lose entries; or `nats://HOST:PORT`, with
+    /// `sqlite:PATH`, with `?synchronous=normal` for a test that must lose entries; or `nats://HOST:PORT` (or `tls://`), with
     /// `USER:PASSWORD@` or a token before the host, and more such servers of the same cluster behind commas.
     pub url: String,
     /// NATS only: a file with credentials (`.creds`), or with the seed of an nkey.
     pub credentials: Option<PathBuf>,
     /// NATS only: how many servers keep each stream that is made (1 to 5).
     pub replicas: usize,
+    /// NATS only: certificates (PEM) of the authority that signed those of the servers, if not one that the system knows.
+    /// With it, as with `tls://` in `url`, nothing is said without TLS.
+    pub authority: Option<PathBuf>,
+    /// NATS only: a certificate and its key (PEM) that prove to the server who this is.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 impl Settings {
     /// The broker that `url` names, with one replica and without a file of credentials.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), credentials: None, replicas: 1 }
+        Self { url: url.into(), credentials: None, replicas: 1, authority: None, certificate: None }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
-use antar_proto::reply::Message;
+use antar_proto::reply::{Found, Message};
 use antar_proto::{MessageId, RealmId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -71,6 +71,16 @@ pub struct Messages {
     /// There are more.
     #[serde(default)]
     pub more: bool,
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Search {
+    /// Newest first.
+    pub messages: Vec<Found>,
+    /// Where to go on, for what is older; nothing if that was all.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// The reply to `auth` and `register`.
@@ -142,6 +152,16 @@ impl Client {
     /// Takes unread messages exchanged with a realm and marks them read.
     pub async fn realm_inbox(&self, token: &Token, realm: &RealmId) -> Result<Messages, CallError> {
         self.call("getrealminbox", &[&token.0, realm], None).await
+    }
+
+    /// Messages that have all of these words, newest first; with the [`Search::next`] of a reply what is older. A reply with
+    /// nothing in it is not the end as long as it says where to go on.
+    pub async fn search(&self, token: &Token, words: &str, next: Option<&str>) -> Result<Search, CallError> {
+        let text = match next {
+            Some(place) => format!("{words} before={place}"),
+            None => words.to_owned(),
+        };
+        self.call("search", &[&token.0], Some(&text)).await
     }
 
     /// Users with a live session.

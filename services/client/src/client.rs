@@ -17,11 +17,12 @@ use tokio::time::{sleep, timeout};
 use crate::connection::{EndCell, Outgoing, Waiter, read_frames, write_requests};
 use crate::error::{Closed, ConnectError, RequestError};
 use crate::reply::Reply;
+use crate::tls::Tls;
 
 /// Limits of a [`Client`]. The defaults suit people and scripts.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// How long to wait for the connection, name resolution and all addresses included.
+    /// How long to wait for the connection: name resolution and all addresses included, and a handshake of TLS again.
     pub connect_timeout: Duration,
     /// How long to wait for a reply. Hashing a password and asking another realm for its name card take seconds.
     pub request_timeout: Duration,
@@ -30,6 +31,8 @@ pub struct ClientOptions {
     /// Events that may wait to be taken from [`Events`]. At least 1. Beyond it nothing more is read from the
     /// connection, **replies included**: whoever watches must take events while waiting for replies, or drop [`Events`].
     pub events_max: usize,
+    /// Talk over TLS, and believe these. `None` is plain text.
+    pub tls: Option<Tls>,
 }
 
 impl Default for ClientOptions {
@@ -39,6 +42,7 @@ impl Default for ClientOptions {
             request_timeout: Duration::from_secs(30),
             in_flight_max: 128,
             events_max: 256,
+            tls: None,
         }
     }
 }
@@ -72,7 +76,7 @@ impl Events {
 }
 
 impl Client {
-    /// Connects to an edge at `HOST:PORT`.
+    /// Connects to an edge at `HOST:PORT`; over TLS if [`ClientOptions::tls`] says so.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -102,7 +106,12 @@ impl Client {
         };
         // Requests are small and somebody waits for each. Failing to ask for it costs speed only.
         drop(socket.set_nodelay(true));
-        Ok(Self::over(socket, options))
+        let Some(tls) = &options.tls else { return Ok(Self::over(socket, options)) };
+        match timeout(after, tls.handshake(addr, socket)).await {
+            Ok(Ok(socket)) => Ok(Self::over(socket, options)),
+            Ok(Err(source)) => Err(ConnectError::Tls { addr: addr.into(), source }),
+            Err(_) => Err(ConnectError::Timeout { addr: addr.into(), after }),
+        }
     }
 
     /// Talks over a connection that is there already: another transport, or a test's.

@@ -25,6 +25,14 @@ pub enum ConnectError {
         /// What the system says.
         source: io::Error,
     },
+    /// Somebody answers, and not in TLS, or with a certificate that is not believed.
+    #[error("no TLS with {addr}: {source}")]
+    Tls {
+        /// As it was given.
+        addr: String,
+        /// What went wrong in the handshake.
+        source: io::Error,
+    },
     /// Nobody answered in time.
     #[error("cannot reach {addr}: no answer within {after:?}")]
     Timeout {

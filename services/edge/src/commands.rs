@@ -8,7 +8,9 @@ use antar_proto::error::LOGOUT_NOT_AUTHORIZED;
 use antar_proto::json::write_frame;
 use antar_proto::reply::{Empty, Failure, Message, Ok as OkReply, State};
 use antar_proto::{ErrorCode, MessageId, RealmId, Tag, UserName};
-use antar_realm::{AddRealmError, Feed, LoginError, ReadMark, SessionKey, Unread, UnreadMessage};
+use antar_realm::{
+    AddRealmError, Feed, LoginError, ReadMark, SearchResult, SessionKey, Unread, UnreadMessage,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -200,6 +202,18 @@ impl Connection {
                 let history = history.ok_or(ErrorCode::NoSuchMessage)?;
                 Ok(with_more(json!({"messages": history.messages}), history.more))
             }
+            Command::Search { token, words, before, limit } => {
+                let user = self.user(token).await?;
+                let result = self.edge.realm.search(&user, &words, before, limit).await?;
+                let SearchResult { found, next } = result.ok_or(ErrorCode::NoSuchMessage)?;
+                let more = next.is_some();
+                Ok(with_more(
+                    with(json!({"messages": found}), "next", next.map(|next| next.to_string())),
+                    more,
+                ))
+            }
+            Command::Block { token, whom, blocked } => self.block(token, whom, blocked).await,
+            Command::Blocks { token } => self.blocks(token).await,
             Command::Status { token, id } => self.status(token, id).await,
             Command::ConnectedRealm { token } => {
                 self.user(token).await?;
@@ -340,7 +354,7 @@ impl Connection {
             "register": config.registration,
             "line_bytes_max": self.edge.config.line_bytes_max,
             "pipeline_max": self.edge.config.pipeline_max,
-            "features": ["tags", "message-id-tags", "watch", "status", "history", "groups"],
+            "features": ["tags", "message-id-tags", "watch", "status", "history", "search", "block", "groups"],
             "commands": commands,
         })
     }
@@ -353,6 +367,14 @@ struct Receipt {
     state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+/// Adds a field, if there is a value.
+fn with(mut body: Value, name: &str, value: Option<impl Into<Value>>) -> Value {
+    if let (Some(value), Value::Object(map)) = (value, &mut body) {
+        map.insert(name.into(), value.into());
+    }
+    body
 }
 
 fn with_more(mut body: Value, more: bool) -> Value {

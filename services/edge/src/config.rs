@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use antar_proto::line::LINE_BYTES_MAX;
 
+use crate::tls::HANDSHAKE_TIME;
+
 /// Limits of one edge (`reliability.md`, P8). Every one of them costs only the connection that reaches it.
 #[derive(Debug, Clone)]
 pub struct EdgeConfig {
@@ -25,6 +27,13 @@ pub struct EdgeConfig {
     pub ack_time: Duration,
     /// How long a shutdown waits for what is in flight.
     pub drain_time: Duration,
+}
+
+impl EdgeConfig {
+    /// How long a handshake of TLS may take.
+    pub(crate) fn handshake_time(&self) -> Duration {
+        HANDSHAKE_TIME.min(self.guest_time)
+    }
 }
 
 impl Default for EdgeConfig {

@@ -21,13 +21,13 @@ use antar_proto::line::LineSplitter;
 use antar_proto::reply::{Event, Failure};
 use antar_proto::{ErrorCode, UserName};
 use antar_realm::{Counted, Feed, SessionKey, Step};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::counts::Refused;
 use crate::guests::{Kick, Place};
 use crate::listener::Edge;
 use crate::outbox::Replies;
+use crate::transport::Transport;
 
 /// Longest line of a connection that has not logged in, unless it begins with a live token (P8: at most 16 KiB before
 /// login).
@@ -68,7 +68,7 @@ pub(crate) struct Connection {
     pub(crate) edge: Arc<Edge>,
     pub(crate) address: IpAddr,
     pub(crate) login: Option<Login>,
-    stream: TcpStream,
+    stream: Transport,
     place: Place,
     since: Instant,
     lines: LineSplitter,
@@ -115,7 +115,7 @@ impl From<io::Error> for Over {
 }
 
 impl Connection {
-    pub(crate) fn new(edge: Arc<Edge>, stream: TcpStream, address: IpAddr, place: Place) -> Self {
+    pub(crate) fn new(edge: Arc<Edge>, stream: Transport, address: IpAddr, place: Place) -> Self {
         let counted = Counted::new(edge.realm.activity().clone(), |activity| &activity.connections);
         let lines = LineSplitter::new(GUEST_LINE_BYTES_MAX.min(edge.config.line_bytes_max));
         Self {

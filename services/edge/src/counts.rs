@@ -38,8 +38,7 @@ pub(crate) struct Counts {
     pub(crate) connections: Counter,
     refused: Family<[(&'static str, &'static str); 1], Counter>,
     commands: Coded,
-    /// Sends that were answered OK.
-    pub(crate) sent: Counter,
+    sent: Counter,
     failed: Family<[(&'static str, &'static str); 1], Counter>,
     send_time: std::sync::Arc<Times>,
     /// Events that were pushed to whoever watches.
@@ -95,9 +94,12 @@ impl Counts {
         self.failed.get_or_create(&[("code", code.as_str())]).inc();
     }
 
-    /// How long a send took from its line to its acknowledgement.
-    pub(crate) fn send_took(&self, time: Duration) {
-        self.send_time.count(time);
+    /// Takes in what became of sends that were answered together.
+    pub(crate) fn add(&self, answered: &Answered) {
+        if answered.sent > 0 {
+            self.sent.inc_by(answered.sent);
+        }
+        self.send_time.add(answered);
     }
 
     /// Lets a registry show them.
@@ -131,6 +133,26 @@ impl Counts {
     }
 }
 
+/// Sends that were answered together, to be counted at once: the counters are shared by all threads, and each addition takes
+/// them from another.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    /// Those that were answered OK.
+    pub(crate) sent: u64,
+    /// As in [`Times`].
+    counts: [u32; SEND_SECONDS.len() + 1],
+    sum_us: u64,
+}
+
+impl Answered {
+    /// One that took so long from its line to its acknowledgement.
+    pub(crate) fn took(&mut self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        self.counts[SEND_SECONDS.partition_point(|end| *end < seconds)] += 1;
+        self.sum_us = self.sum_us.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
 /// How many took how long.
 #[derive(Debug, Default)]
 struct Times {
@@ -140,11 +162,11 @@ struct Times {
 }
 
 impl Times {
-    fn count(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let at = SEND_SECONDS.partition_point(|end| *end < seconds);
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn add(&self, answered: &Answered) {
+        for (all, more) in self.counts.iter().zip(answered.counts).filter(|(_, more)| *more > 0) {
+            all.fetch_add(u64::from(more), Ordering::Relaxed);
+        }
+        self.sum_us.fetch_add(answered.sum_us, Ordering::Relaxed);
     }
 }
 
@@ -177,10 +199,12 @@ mod tests {
 
     #[test]
     fn times_are_counted_where_they_belong() {
-        let times = Times::default();
+        let (times, mut answered) = (Times::default(), Answered::default());
         for micros in [0, 500, 501, 5_000_000, 6_000_000] {
-            times.count(Duration::from_micros(micros));
+            answered.took(Duration::from_micros(micros));
         }
+        times.add(&answered);
+        times.add(&Answered::default());
         let counts: Vec<u64> = times.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         assert_eq!((counts[0], counts[1], counts[12], counts[13]), (2, 1, 1, 1));
         assert_eq!(counts.iter().sum::<u64>(), 5);

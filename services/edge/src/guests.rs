@@ -1,11 +1,12 @@
 //! The connections of an edge: how to reach each of them, and which have not logged in.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 
@@ -127,6 +128,15 @@ impl Place {
     /// The connection has sent something.
     pub(crate) fn is_active(&self) {
         self.handle.active_ms.store(self.guests.now_ms(), Ordering::Relaxed);
+    }
+
+    /// What `work` gives; `None` if it takes longer than `time`, or the connection is told to end meanwhile.
+    pub(crate) async fn in_time<F: Future>(&self, time: Duration, work: F) -> Option<F::Output> {
+        // Cancel-safe: what is dropped is the whole connection.
+        tokio::select! {
+            done = tokio::time::timeout(time, work) => done.ok(),
+            _ = poll_fn(|cx| self.handle.poll_kicked(cx)) => None,
+        }
     }
 
     pub(crate) fn is_guest(&self) -> bool {

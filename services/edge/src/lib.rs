@@ -3,6 +3,7 @@
 //! Owns: listeners, connections, limits, and the way from a line to a reply. Must not know: what is kept where; it
 //! asks the realm. An edge holds nothing that matters: whatever was answered OK is in the broker.
 
+mod blocks;
 mod commands;
 mod config;
 mod connection;
@@ -12,6 +13,10 @@ mod guests;
 mod http;
 mod listener;
 mod outbox;
+mod tls;
+mod transport;
+mod web;
 
 pub use config::EdgeConfig;
-pub use listener::{bind, run};
+pub use listener::{Listeners, bind, run};
+pub use tls::{CertificateError, Certificates, RELOAD_CHECK};

@@ -12,7 +12,7 @@ use antar_realm::{SendError, Sending, Sent};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::counts::Counts;
+use crate::counts::{Answered, Counts};
 
 /// Most bytes of requests whose sends are in flight; more are not read before some are answered.
 const IN_FLIGHT_BYTES_MAX: usize = 1024 * 1024;
@@ -87,7 +87,23 @@ impl Replies {
         out: &mut Vec<u8>,
         counts: &Counts,
     ) -> Poll<()> {
-        let (mut any, mut now) = (Poll::Pending, None);
+        let (mut answered, mut now) = (Answered::default(), None);
+        let any = self.write_ready(cx, out, counts, &mut answered, &mut now);
+        if now.is_some() {
+            counts.add(&answered);
+        }
+        any
+    }
+
+    fn write_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        counts: &Counts,
+        answered: &mut Answered,
+        now: &mut Option<Instant>,
+    ) -> Poll<()> {
+        let mut any = Poll::Pending;
         while let Some(others) = self.slots.len().checked_sub(1) {
             match &mut self.slots[0] {
                 Slot::Ready(reply) => {
@@ -111,9 +127,11 @@ impl Replies {
                         outcome => outcome,
                     };
                     // Those that are answered together are answered at the same time.
-                    counts.send_took(now.get_or_insert_with(Instant::now).duration_since(slot.since));
+                    answered.took(now.get_or_insert_with(Instant::now).duration_since(slot.since));
                     let tag = slot.tag.as_deref().and_then(Tag::new);
-                    write_outcome(out, tag, slot.id, slot.message, outcome, counts);
+                    if write_outcome(out, tag, slot.id, slot.message, outcome, counts) {
+                        answered.sent += 1;
+                    }
                 }
             }
             self.slots.pop_front();
@@ -162,7 +180,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// The reply to a send.
+/// The reply to a send; whether it is OK. What is not is counted.
 pub(crate) fn write_outcome(
     out: &mut Vec<u8>,
     tag: Option<Tag<'_>>,
@@ -170,11 +188,11 @@ pub(crate) fn write_outcome(
     message: &'static str,
     outcome: Result<Sent, SendError>,
     counts: &Counts,
-) {
+) -> bool {
     let error = match outcome {
         Ok(Sent { unknown, full, duplicate, late: _ }) => {
-            counts.sent.inc();
-            return write_frame(out, &SentReply::new(tag, id, message, &unknown, &full, duplicate));
+            write_frame(out, &SentReply::new(tag, id, message, &unknown, &full, duplicate));
+            return true;
         }
         Err(error) => error,
     };
@@ -209,6 +227,7 @@ pub(crate) fn write_outcome(
             write_frame(out, &failure.stored(Stored::UNKNOWN, Some(id)));
         }
     }
+    false
 }
 
 fn code_of(error: &SendError) -> ErrorCode {

@@ -11,6 +11,13 @@ pub const HISTORY_LIMIT_MAX: usize = 200;
 /// What `history` returns if not told how many.
 pub const HISTORY_LIMIT_DEFAULT: usize = 50;
 
+/// Most entries that one `search` returns.
+pub const SEARCH_LIMIT_MAX: usize = 100;
+/// What `search` returns if not told how many.
+pub const SEARCH_LIMIT_DEFAULT: usize = 20;
+/// Most words of one `search`.
+pub const SEARCH_WORDS_MAX: usize = 8;
+
 /// A command, whatever name it was called by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is described in COMMANDS")]
@@ -41,6 +48,10 @@ pub enum Verb {
     Watch,
     Unwatch,
     History,
+    Search,
+    Block,
+    Unblock,
+    Blocks,
     Status,
     ConnectedRealm,
     Ping,
@@ -112,7 +123,11 @@ commands! {
     Watch ["watch"] "TOKEN" 1..=1 text=false session=true "pushes new messages on this connection, the unread ones first";
     Unwatch ["unwatch"] "TOKEN" 1..=1 text=false session=true "ends watch";
     History ["history"] "TOKEN [USER|@REALM|USER@REALM|#GROUP] [before=ID] [limit=N]" 1..=4 text=false session=true "what was said, newest last, read or not";
+    Search ["search"] "TOKEN WORDS [before=PLACE] [limit=N]" 2..=2 text=true session=true "messages that have all these words, newest first";
     Status ["status"] "TOKEN ID" 2..=2 text=false session=true "where a message that you sent is";
+    Block ["block"] "TOKEN USER[@REALM]" 2..=2 text=false session=true "refuses messages from a user, as if you did not exist";
+    Unblock ["unblock"] "TOKEN USER[@REALM]" 2..=2 text=false session=true "ends block";
+    Blocks ["blocks"] "TOKEN" 1..=1 text=false session=true "whom you have blocked";
     WhoAmI ["whoami"] "TOKEN" 1..=1 text=false session=true "whose session this is";
     Users ["users"] "TOKEN [PREFIX]" 1..=2 text=false session=true "accounts of this realm";
     GetPresence ["getpresence"] "TOKEN USER" 2..=2 text=false session=true "whether a user has a live session";
@@ -188,6 +203,17 @@ pub enum GroupPolicy {
     Open,
     /// Whoever its owner invites.
     Invite,
+}
+
+/// Where `search` begins, going back from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// At the newest.
+    Newest,
+    /// Before this message.
+    Message(MessageId),
+    /// Where an earlier reply said to go on.
+    Place(u64),
 }
 
 /// A command with its arguments. What is a name has been checked; what is unknown can still be unknown.
@@ -301,6 +327,21 @@ pub enum Command<'a> {
         with: With,
         before: Option<MessageId>,
         limit: usize,
+    },
+    Search {
+        token: &'a str,
+        words: Vec<&'a str>,
+        before: Before,
+        limit: usize,
+    },
+    /// `block`, or `unblock`.
+    Block {
+        token: &'a str,
+        whom: Receiver,
+        blocked: bool,
+    },
+    Blocks {
+        token: &'a str,
     },
     Status {
         token: &'a str,

@@ -51,6 +51,8 @@ pub enum ErrorCode {
     LineTooLong,
     /// The receiver's mailbox is full of unread messages.
     MailboxFull,
+    /// The user, or the address, has sent as much as it may in a minute.
+    RateLimited,
     /// Too many tries or too much at once; later again.
     SlowDown,
     /// The broker does not answer.
@@ -59,7 +61,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NoSuchAccount,
         Self::BadPassword,
         Self::BadCredentials,
@@ -83,6 +85,7 @@ impl ErrorCode {
         Self::BadRequest,
         Self::LineTooLong,
         Self::MailboxFull,
+        Self::RateLimited,
         Self::SlowDown,
         Self::Unavailable,
     ];
@@ -113,6 +116,7 @@ impl ErrorCode {
             Self::BadRequest => "bad-request",
             Self::LineTooLong => "line-too-long",
             Self::MailboxFull => "mailbox-full",
+            Self::RateLimited => "rate-limited",
             Self::SlowDown => "slow-down",
             Self::Unavailable => "unavailable",
         }
@@ -149,6 +153,7 @@ impl ErrorCode {
             Self::BadRequest => "--Protocol Tidak Benar",
             Self::LineTooLong => "Baris Terlalu Panjang",
             Self::MailboxFull => "Kotak Pesan Penuh",
+            Self::RateLimited => "Terlalu Banyak Pesan, Silahkan Coba Lagi Nanti",
             Self::SlowDown => "Terlalu Banyak Permintaan, Silahkan Coba Lagi Nanti",
             Self::Unavailable => "Layanan Tidak Tersedia, Silahkan Coba Lagi",
         }

@@ -1,8 +1,8 @@
 //! From a line to a [`Request`].
 
 use crate::command::{
-    ARGS_MAX, Command, CommandSpec, GroupPolicy, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, RECEIVERS_MAX,
-    Receiver, Verb, With, lookup,
+    ARGS_MAX, Before, Command, CommandSpec, GroupPolicy, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX,
+    RECEIVERS_MAX, Receiver, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_WORDS_MAX, Verb, With, lookup,
 };
 use crate::error::ErrorCode;
 use crate::names::Tag;
@@ -170,6 +170,10 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         Verb::Watch => Command::Watch { token: a },
         Verb::Unwatch => Command::Unwatch { token: a },
         Verb::History => history(args)?,
+        Verb::Search => search(a, b)?,
+        Verb::Block => Command::Block { token: a, whom: Receiver::parse(b), blocked: true },
+        Verb::Unblock => Command::Block { token: a, whom: Receiver::parse(b), blocked: false },
+        Verb::Blocks => Command::Blocks { token: a },
         Verb::Status => Command::Status { token: a, id: b.parse().ok() },
         Verb::WhoAmI => Command::WhoAmI { token: a },
         Verb::Users => Command::Users { token: a, prefix: b },
@@ -215,6 +219,33 @@ fn history<'a>(args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         }
     }
     Ok(Command::History { token: args.words[0], with, before, limit })
+}
+
+/// WORDS and, behind them, what says where to begin and how much is wanted.
+fn search<'a>(token: &'a str, text: &'a str) -> Result<Command<'a>, &'static str> {
+    let mut words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
+    let (mut before, mut limit) = (Before::Newest, SEARCH_LIMIT_DEFAULT);
+    while let Some(last) = words.last() {
+        if let Some(place) = last.strip_prefix("before=") {
+            let id = || place.parse().map(Before::Message);
+            before = place
+                .parse()
+                .map(Before::Place)
+                .or_else(|_| id())
+                .map_err(|_| "before= takes the `next` of a reply, or the id of a message")?;
+        } else if let Some(number) = last.strip_prefix("limit=") {
+            let parsed = number.parse().ok().filter(|n| (1..=SEARCH_LIMIT_MAX).contains(n));
+            limit = parsed.ok_or("limit= takes 1 to 100")?;
+        } else {
+            break;
+        }
+        words.pop();
+    }
+    match words.len() {
+        0 => Err("no word to search for"),
+        n if n > SEARCH_WORDS_MAX => Err("more than 8 words"),
+        _ => Ok(Command::Search { token, words, before, limit }),
+    }
 }
 
 #[cfg(test)]
@@ -312,6 +343,26 @@ mod tests {
             panic!("another command")
         };
         assert_eq!(with, With::Group("#tim@realm1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_searched_for_stands_before_the_options() {
+        let search = |words, before, limit| Command::Search { token: "T", words, before, limit };
+        assert_eq!(
+            command("search T  gol  bunuh diri"),
+            search(vec!["gol", "bunuh", "diri"], Before::Newest, 20)
+        );
+        let id = "0192d4d5-0000-7000-8000-000000000000";
+        assert_eq!(
+            command(&format!("search T limit=3 gol limit=7 before={id}")),
+            search(vec!["limit=3", "gol"], Before::Message(id.parse().unwrap()), 7)
+        );
+        assert_eq!(command("search T gol before=17"), search(vec!["gol"], Before::Place(17), 20));
+        for bad in
+            ["", "limit=3", "x limit=0", "x limit=101", "x before=", "x before=-1", "a b c d e f g h i"]
+        {
+            assert_eq!(code(format!("search T {bad}").as_bytes()), "bad-request", "{bad}");
+        }
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub struct Failure<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<Stored>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_s: Option<u64>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     unknown: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +116,7 @@ impl<'a> Failure<'a> {
             message: code.message(),
             detail: "",
             stored: None,
+            retry_after_s: None,
             unknown: &[],
             message_id: None,
             id: tag.map(|tag| tag.as_str()),
@@ -133,6 +136,11 @@ impl<'a> Failure<'a> {
     /// For `unavailable`: whether the message was stored, and its id.
     pub fn stored(self, stored: Stored, id: Option<MessageId>) -> Self {
         Self { stored: Some(stored), message_id: id, ..self }
+    }
+
+    /// For `rate-limited`: when to try again, in seconds.
+    pub fn retry_after_s(self, seconds: u64) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
     }
 
     /// For `no-such-user`: the names.
@@ -167,6 +175,17 @@ pub struct Message {
     /// The group that it was written to; left out for all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupName>,
+}
+
+/// A message that `search` has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The conversation that it belongs to: `local`, or the other realm's id.
+    #[serde(rename = "box")]
+    pub mailbox: String,
+    /// The message.
+    #[serde(flatten)]
+    pub message: Message,
 }
 
 /// What is pushed on a connection that watches.

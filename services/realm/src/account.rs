@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use antar_broker::{Expect, KvError, Timestamp};
-use antar_proto::UserName;
+use antar_proto::{Address, UserName};
 use serde::{Deserialize, Serialize};
 
+use crate::bot::Bot;
 use crate::clock::now_rfc3339;
 use crate::copy::KvCopy;
 use crate::password::{HashError, PASSWORD_BYTES_MAX, Passwords};
@@ -36,6 +37,12 @@ pub(crate) struct Account {
     /// also those that were being opened at that moment.
     #[serde(default)]
     pub(crate) generation: u64,
+    /// Whom the user wants to hear nothing from, in alphabetical order; see `block`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) blocks: Vec<Address>,
+    /// What makes it a bot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bot: Option<Bot>,
     /// RFC 3339, UTC.
     pub(crate) created: String,
 }
@@ -109,6 +116,18 @@ impl Accounts {
         name: &str,
         country: &str,
     ) -> Result<UserName, AccountError> {
+        self.make(user, password, name, country, None).await
+    }
+
+    /// The same, for a bot too.
+    pub(crate) async fn make(
+        &self,
+        user: &str,
+        password: &str,
+        name: &str,
+        country: &str,
+        bot: Option<Bot>,
+    ) -> Result<UserName, AccountError> {
         let user: UserName = user.parse().map_err(|_| AccountError::BadName)?;
         let name = if name.is_empty() { user.as_str() } else { name };
         for shown in [name, country] {
@@ -128,6 +147,8 @@ impl Accounts {
             disabled: false,
             // An account made anew under a name that was used before is of another generation.
             generation: Timestamp::now().0,
+            blocks: Vec::new(),
+            bot,
             created: now_rfc3339(),
         };
         self.copy.put(user.as_str(), &account, Expect::Absent, None).await?;
@@ -154,24 +175,39 @@ impl Accounts {
         self.change(user, |account| account.disabled = disabled).await
     }
 
-    /// Changes an account by compare-and-set; somebody else's change in between is kept.
+    /// Changes an account in a way that ends its sessions.
     async fn change(&self, user: &UserName, change: impl Fn(&mut Account)) -> Result<(), AccountError> {
+        let change = |account: &mut Account| {
+            change(account);
+            account.generation += 1;
+            Ok::<_, AccountError>(())
+        };
+        self.amend(user, change).await
+    }
+
+    /// Changes an account by compare-and-set; somebody else's change in between is kept.
+    pub(crate) async fn amend<E: From<AccountError>>(
+        &self,
+        user: &UserName,
+        change: impl Fn(&mut Account) -> Result<(), E>,
+    ) -> Result<(), E> {
         const TRIES: usize = 5;
         for _ in 0..TRIES {
             // One that was made on another edge a moment ago may not have come yet.
-            self.copy.fresh(user.as_str()).await?;
+            self.copy.fresh(user.as_str()).await.map_err(AccountError::from)?;
             let Some((account, revision)) = self.copy.get_with_revision(user.as_str()) else {
-                return Err(AccountError::NoSuchUser);
+                return Err(AccountError::NoSuchUser.into());
             };
             let mut changed = Account::clone(&account);
-            change(&mut changed);
-            changed.generation += 1;
+            change(&mut changed)?;
             match self.copy.put(user.as_str(), &changed, Expect::Revision(revision), None).await {
-                Err(KvError::Conflict) => self.copy.catch_up(user.as_str()).await?,
-                other => return other.map_err(AccountError::from),
+                Err(KvError::Conflict) => {
+                    self.copy.catch_up(user.as_str()).await.map_err(AccountError::from)?;
+                }
+                other => return other.map_err(|error| AccountError::from(error).into()),
             }
         }
-        Err(AccountError::Unavailable("the account is being changed by others".into()))
+        Err(AccountError::Unavailable("the account is being changed by others".into()).into())
     }
 
     /// Removes an account.

@@ -87,6 +87,43 @@ pub enum AdminRequest {
         /// Whose.
         user: String,
     },
+    /// The same, and removes all else that this realm keeps of the user and of nobody else. To repeat it completes it.
+    UserErase {
+        /// Whose.
+        user: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
+    /// Makes a bot and a token for it; one that is there gets another token.
+    BotAdd {
+        /// Its name; checked by the realm.
+        bot: String,
+        /// Name to show; the bot's if empty.
+        name: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
+    /// Makes a hook of a bot.
+    BotHook {
+        /// In whose name.
+        bot: String,
+        /// To whom: `USER` or `USER@REALM`.
+        to: String,
+        /// Who wants it, as the event says.
+        by: String,
+    },
+    /// Lists bots and their hooks.
+    BotList,
+    /// Takes all of a bot's tokens and hooks back, or one hook.
+    BotRevoke {
+        /// Whose.
+        bot: String,
+        /// Only this one.
+        #[serde(default)]
+        hook: Option<String>,
+        /// Who wants it, as the event says.
+        by: String,
+    },
     /// Makes an invitation for `register`.
     UserInvite {
         /// How many accounts it is good for.
@@ -117,6 +154,13 @@ pub enum AdminRequest {
         realm: String,
         /// `false` lets it in again.
         blocked: bool,
+    },
+    /// Lets a peer out of quarantine, as if a user had added it.
+    RealmAdmit {
+        /// The peer.
+        realm: String,
+        /// Who wants it, as the event says.
+        by: String,
     },
     /// Lists dead letters, a page at a time.
     DeadList(LettersWanted),
@@ -254,6 +298,36 @@ pub struct AccountInfo {
     pub sessions: usize,
 }
 
+/// One bot, as `bot list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotInfo {
+    /// Its name.
+    pub bot: String,
+    /// Name to show.
+    pub name: String,
+    /// It was revoked: it has no token and no hook.
+    pub revoked: bool,
+    /// When it was made: RFC 3339, UTC.
+    pub created: String,
+    /// Live tokens.
+    pub tokens: usize,
+    /// Its hooks.
+    pub hooks: Vec<HookInfo>,
+}
+
+/// One hook of a bot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookInfo {
+    /// What it is known by.
+    pub id: String,
+    /// Whom it writes to.
+    pub to: String,
+    /// Who has made it.
+    pub by: String,
+    /// When: RFC 3339, UTC.
+    pub created: String,
+}
+
 /// One peer, as `realm show` and `connectedrealm` show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerInfo {
@@ -281,6 +355,9 @@ pub struct PeerInfo {
     /// Nothing of it is delivered, and nothing can be sent to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
+    /// Nobody here has added it, and what its users write is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
     /// Since when the lane waits: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -310,6 +387,32 @@ pub enum AdminReply {
         accounts: Vec<AccountInfo>,
         /// There are more after the last one.
         more: bool,
+    },
+    /// To `UserErase`.
+    Erased {
+        /// There was such an account until now.
+        known: bool,
+        /// Entries removed from the mailbox.
+        entries: u64,
+        /// The other realms, which keep what they were sent.
+        peers: Vec<String>,
+    },
+    /// To `BotAdd`.
+    BotAdded {
+        /// The token; shown this once.
+        token: String,
+    },
+    /// To `BotHook`.
+    HookAdded {
+        /// What it is known by to operators.
+        id: String,
+        /// The secret; shown this once.
+        secret: String,
+    },
+    /// To `BotList`.
+    Bots {
+        /// All of them.
+        bots: Vec<BotInfo>,
     },
     /// To `UserInvite`.
     Invitation {

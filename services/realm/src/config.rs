@@ -6,6 +6,8 @@ use std::time::Duration;
 use antar_proto::RealmId;
 use serde::{Deserialize, Serialize};
 
+use crate::rate::RateLimits;
+
 /// Who may make an account with `register`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,6 +52,10 @@ pub struct RealmConfig {
     pub mailbox_entries_max: u64,
     /// How long entries are kept that were read.
     pub retention: Duration,
+    /// Holds what users of realms write that have added this one and that nobody here has added.
+    pub quarantine: bool,
+    /// How much may be sent in a minute.
+    pub rates: RateLimits,
     /// The file with the realm's key, made with a new one if the realm has none yet. Without a file the key lives as
     /// long as this process: for a realm that lives no longer either.
     pub key_file: Option<PathBuf>,
@@ -70,6 +76,8 @@ impl RealmConfig {
             password_bytes_min: 8,
             mailbox_entries_max: 100_000,
             retention: Duration::from_secs(30 * 24 * 3600),
+            quarantine: false,
+            rates: RateLimits::default(),
             key_file: None,
             provision: Provision::IfNew,
         }

@@ -120,6 +120,18 @@ impl Cursors {
         Ok(())
     }
 
+    /// Removes the cursors of a user whose mailbox is gone.
+    pub(crate) async fn forget(&self, user: &UserName) -> Result<(), KvError> {
+        let whose = format!("{user}.");
+        self.state().ahead.retain(|key, _| !key.starts_with(&whose));
+        for (key, _) in self.copy.all() {
+            if key.starts_with(&whose) {
+                self.copy.delete(&key).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// What was read of other realms' messages since the last time.
     pub(crate) fn take_reads(&self) -> Vec<RemoteRead> {
         std::mem::take(&mut self.state().reads)

@@ -1,13 +1,12 @@
 //! Envelopes that cannot be delivered, and why. They are put aside on `realm.<id>.dead`; `letter` has the format.
 
 use antar_broker::{Append, EntryId};
-use antar_proto::envelope::{Content, Envelope, EnvelopeError, LanePlace, Outcome, unbundle};
-use antar_proto::reply::State;
+use antar_proto::envelope::{Content, Envelope, EnvelopeError, LanePlace, unbundle};
 use antar_proto::{Address, MessageId, RealmId};
 use serde::Deserialize;
 
 use crate::arrival::Line;
-use crate::delivery::{Batch, Delivery, DeliveryError};
+use crate::delivery::{Batch, Delivery, DeliveryError, refused};
 use crate::letter::Buried;
 use crate::recall::Place;
 use crate::reign::Reign;
@@ -33,6 +32,8 @@ pub(crate) enum Dead {
     KeyChanged(RealmId),
     #[error("realm {0} is blocked here")]
     Blocked(RealmId),
+    #[error("realm {0} was added by nobody here: it is held")]
+    Quarantined(RealmId),
     #[error("it says to be from {from} but came from {origin}")]
     ForeignSender { from: Address, origin: RealmId },
     #[error("a realm may not send this kind of envelope")]
@@ -50,6 +51,9 @@ pub(crate) enum Dead {
 }
 
 impl Dead {
+    /// The code of what is held.
+    pub(crate) const QUARANTINED: &str = "quarantined";
+
     /// For programs, and for the receipt that goes back.
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -63,6 +67,7 @@ impl Dead {
             Self::UnknownKey(_) => "unknown-key",
             Self::KeyChanged(_) => "key-changed",
             Self::Blocked(_) => "realm-blocked",
+            Self::Quarantined(_) => Self::QUARANTINED,
             Self::ForeignSender { .. } => "foreign-sender",
             Self::Kind => "wrong-kind",
             Self::TooManyReceivers => "too-many-receivers",
@@ -75,7 +80,7 @@ impl Dead {
 
     /// Whether its realm is told. Never unless it is proven that the envelope comes from there: everybody else could
     /// have that realm tell its users what is not so. What was signed for another realm may well have arrived there.
-    /// What follows a gap may be left of a batch that its lane sends again as a whole.
+    /// What follows a gap may be left of a batch that its lane sends again as a whole. What is held may be delivered yet.
     pub(crate) fn is_answered(&self) -> bool {
         match self {
             Self::UnknownOrigin(_)
@@ -85,6 +90,7 @@ impl Dead {
             | Self::UnknownKey(_)
             | Self::KeyChanged(_)
             | Self::WrongRealm(_)
+            | Self::Quarantined(_)
             | Self::Gap { .. } => false,
             Self::Envelope(_)
             | Self::Blocked(_)
@@ -151,7 +157,13 @@ impl From<&Envelope> for Claim {
 impl Delivery {
     /// Notes an envelope that cannot be delivered, to be put aside, and the answer to its realm if that can be told.
     pub(crate) fn bury(&self, line: &Line, dead: &Dead, place: Option<Place>, batch: &mut Batch) {
-        tracing::error!(inbox = %self.source.inbox, seq = line.inbox_seq().0, reason = ?dead.to_string(), "an envelope is put aside");
+        let (inbox, seq) = (&self.source.inbox, line.inbox_seq().0);
+        match dead {
+            Dead::Quarantined(origin) => tracing::info!(%inbox, seq, %origin, "an envelope is held"),
+            dead => {
+                tracing::error!(%inbox, seq, reason = ?dead.to_string(), "an envelope is put aside");
+            }
+        }
         self.shared.counts.buried(dead.code());
         batch.bury(Buried::new(line, dead));
         if !dead.is_answered() {
@@ -159,15 +171,7 @@ impl Delivery {
         }
         let Some(Claim { origin, id, lane, from: Some(from), .. }) = Claim::of(&line.body) else { return };
         if self.shared.peers.is_known(&origin) && from.realm == origin {
-            let reason = Some(dead.code().into());
-            let outcome = Outcome {
-                id,
-                sender: from.user,
-                users: Vec::new(),
-                state: State::Failed,
-                reason,
-                group: false,
-            };
+            let outcome = refused(id, from.user, dead.code(), false);
             // One that did not take the place that it claims is told of by itself.
             let claimed = lane.map(|lane| Place { epoch: lane.epoch, seq: lane.seq });
             let place = place.filter(|place| claimed == Some(*place));

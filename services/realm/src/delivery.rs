@@ -204,7 +204,10 @@ impl Delivery {
     async fn deliver(&mut self, lease: &Lease) -> Result<Seq, DeliveryError> {
         let mut reign = match self.reign.take() {
             Some(reign) => reign,
-            None => Reign::begin(&self.shared, &self.source).await?,
+            None => {
+                self.shared.held.forget();
+                Reign::begin(&self.shared, &self.source).await?
+            }
         };
         match self.deliver_in(&mut reign, lease).await {
             Ok(upto) => {
@@ -289,6 +292,15 @@ impl Delivery {
                 return Ok(Err(Dead::TooManyReceivers));
             }
             Content::Message { from, to, group, .. } => {
+                let peer = self.shared.peers.copy.get(arrival.origin.as_str());
+                if peer.is_some_and(|peer| self.shared.is_quarantined(&peer)) {
+                    if self.shared.hold(&arrival.origin).await? {
+                        return Ok(Err(Dead::Quarantined(arrival.origin)));
+                    }
+                    let outcome = refused(envelope.id, from.user, Dead::QUARANTINED, group);
+                    batch.tell(&arrival.origin, Some(arrival.place), line.inbox_seq(), outcome);
+                    return Ok(Ok(()));
+                }
                 let incoming = Incoming { id: envelope.id, print, from, to, group };
                 return self.message(reign, arrival, incoming, batch).await;
             }
@@ -316,7 +328,7 @@ impl Delivery {
         to.dedup();
         self.look_up(&to, batch).await?;
         let (users, nobody): (Vec<_>, Vec<_>) =
-            to.into_iter().partition(|user| self.shared.accounts.get(user).is_some());
+            to.into_iter().partition(|user| self.shared.takes_from(user, &from.user, from.realm.as_str()));
         let outcome = |users, state, reason: Option<ErrorCode>| Outcome {
             id,
             sender: from.user.clone(),
@@ -467,6 +479,11 @@ impl Delivery {
         let content = |body: &[u8]| Envelope::from_bytes(body).map(|envelope| envelope.content);
         content(&kept.body) == content(&line.body)
     }
+}
+
+/// What a sender is told of a message that was refused as a whole.
+pub(crate) fn refused(id: MessageId, sender: UserName, code: &str, group: bool) -> Outcome {
+    Outcome { id, sender, users: Vec::new(), state: State::Failed, reason: Some(code.into()), group }
 }
 
 impl Batch {

@@ -29,6 +29,7 @@ use crate::hop::log_hop;
 use crate::key::PublicKey;
 use crate::peer::Peer;
 use crate::places::Places;
+use crate::rate::Pace;
 use crate::recall::Place;
 use crate::restored::place_of;
 use crate::shared::Shared;
@@ -78,6 +79,10 @@ impl LaneStatus {
 /// What stands in the error of a lane whose peer knows another key of this realm.
 pub(crate) const KEY_REFUSED: &str = "knows another key of ours";
 
+/// Why a lane waits that has carried as much as it may in a minute.
+const LIMITED: &str =
+    "it may carry no more in this minute (limits.peer_messages_per_minute, limits.peer_bytes_per_minute)";
+
 /// Why a batch did not reach the peer.
 #[derive(Debug, thiserror::Error)]
 enum LaneError {
@@ -122,8 +127,19 @@ impl LaneError {
 pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, status: Arc<LaneStatus>) {
     let name = shared.places.lane_queue(&peer.realm);
     let turn = Turn::new(shared.clone(), name.clone());
-    let mut lane =
-        Lane { shared, peer, status, turn, sent: None, attempt: 0, card_at: None, asking: None, failures: 0 };
+    let pace = Pace::new(shared.config.rates.lane);
+    let mut lane = Lane {
+        shared,
+        peer,
+        status,
+        turn,
+        sent: None,
+        attempt: 0,
+        card_at: None,
+        asking: None,
+        failures: 0,
+        pace,
+    };
     loop {
         let outbox = lane.shared.places.outbox(&lane.peer.realm);
         match lane.shared.broker.queue(&name, &outbox, LEASE).await {
@@ -147,6 +163,7 @@ struct Lane {
     card_at: Option<Instant>,
     asking: Option<JoinHandle<Result<(), LaneError>>>,
     failures: u32,
+    pace: Pace,
 }
 
 impl Lane {
@@ -213,7 +230,7 @@ impl Lane {
     /// The next batch. Another edge may carry meanwhile what waited here: then this lane no longer waits.
     async fn next(&self, queue: &dyn Queue) -> Result<Lease, ReadError> {
         let name = self.shared.places.lane_queue(&self.peer.realm);
-        let (mut next, mut acked) = (pin!(queue.next(BATCH)), None);
+        let (mut next, mut acked) = (pin!(queue.next(self.pace.batch(BATCH))), None);
         while self.status.waiting().is_some() {
             // Cancel-safe: the batch is waited for on in the next turn.
             tokio::select! {
@@ -234,6 +251,9 @@ impl Lane {
     async fn carry_or_pause(&mut self, lease: &Lease) -> bool {
         let (realm, peer, envelopes) = (self.shared.places.realm(), &self.peer.realm, lease.entries.len());
         let span = tracing::info_span!(target: SPANS, "carry", %realm, %peer, envelopes);
+        if self.failures == 0 {
+            self.keep_pace(lease).await;
+        }
         match self.carry(lease).instrument(span).await {
             Ok(()) => {
                 self.failures = 0;
@@ -245,6 +265,15 @@ impl Lane {
                 self.pause_after(&error, lease).await;
                 false
             }
+        }
+    }
+
+    /// Waits until the lane may carry so much. What failed has had its share.
+    async fn keep_pace(&self, lease: &Lease) {
+        let bytes = lease.entries.iter().map(|entry| entry.body.len()).sum();
+        while let Err(wait) = self.pace.take(lease.entries.len(), bytes) {
+            self.tell(Some(("rate-limited", LIMITED.into())));
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -24,7 +24,7 @@ const SENT_TOGETHER_MAX: usize = 64;
 /// How many it reads at a time.
 const SCAN_PAGE: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 4 * 1024 * 1024 };
 /// How many entries may come into a box between a receiver's copy of a message and its sender's.
-const APPENDED_TOGETHER: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 8 * 1024 * 1024 };
+pub(crate) const APPENDED_TOGETHER: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 8 * 1024 * 1024 };
 /// The same when that was not enough, and within what time the copy follows.
 const APPENDED_BEFORE: ReadLimit = ReadLimit { entries_max: SCAN_ENTRIES_MAX, bytes_max: 32 * 1024 * 1024 };
 const COPIED_WITHIN_US: u64 = 10 * 1_000_000;
@@ -171,7 +171,7 @@ impl Shared {
     }
 
     /// A message as its sender sees it: to whom it was written instead of to whom it was filed.
-    fn message_from(&self, entry: &Entry, mail: &Mail<'_>) -> Message {
+    pub(crate) fn message_from(&self, entry: &Entry, mail: &Mail<'_>) -> Message {
         let to = receivers(entry);
         let own = mail.dest == self.places.realm().as_str();
         let shown = |user: &UserName| match self.accounts.get(user).filter(|_| own) {

@@ -83,17 +83,18 @@ impl Shared {
                 // Dead to the outside first, gone last: a removal that was broken off can be repeated.
                 self.accounts.set_disabled(&user, true).await?;
                 self.sessions.end_all(&user, None).await?;
-                self.leave_all_groups(&user).await.map_err(|error| AdminReply::Refused {
-                    code: "unavailable".into(),
-                    message: error.to_string(),
-                })?;
+                self.leave_all_groups(&user).await?;
                 // Who gets this name later must not find the mail of who had it before.
-                for (_, subject) in self.boxes(&user) {
-                    let last = self.broker.last(&subject).await?;
-                    self.broker.trim(&subject, last).await?;
-                }
+                self.empty_boxes(&user).await?;
                 self.accounts.remove(&user).await?;
                 self.record(RealmEvent::AccountRemoved { user }).await;
+            }
+            AdminRequest::UserErase { user, by } => return self.erase(&known(&user)?, &by).await,
+            AdminRequest::BotAdd { bot, name, by } => return self.add_bot(&bot, &name, &by).await,
+            AdminRequest::BotHook { bot, to, by } => return self.add_hook(&bot, &to, &by).await,
+            AdminRequest::BotList => return Ok(self.bots()),
+            AdminRequest::BotRevoke { bot, hook, by } => {
+                return self.revoke_bot(&bot, hook.as_deref(), &by).await;
             }
             AdminRequest::UserInvite { uses, days } => {
                 if !(1..=INVITE_USES_MAX).contains(&uses) || !(1..=INVITE_DAYS_MAX).contains(&days) {
@@ -113,6 +114,7 @@ impl Shared {
             AdminRequest::Ping => {}
             AdminRequest::RealmTrust { realm, key } => return self.trust(&realm, key.as_deref()).await,
             AdminRequest::RealmBlock { realm, blocked } => self.block(&realm, blocked).await?,
+            AdminRequest::RealmAdmit { realm, by } => self.admit_realm(&self.peer(&realm)?, &by).await?,
             AdminRequest::DeadList(wanted) => return self.letters(wanted).await,
             AdminRequest::DeadShow { letter, offset } => return self.show_letter(letter, offset).await,
             AdminRequest::DeadRedrive { letter, by } => return self.redrive(letter, &by).await,
@@ -226,7 +228,7 @@ impl Shared {
     }
 }
 
-fn unknown_realm(realm: &dyn std::fmt::Display) -> AdminReply {
+pub(crate) fn unknown_realm(realm: &dyn std::fmt::Display) -> AdminReply {
     let message = format!("{realm} is no realm that messages are exchanged with");
     AdminReply::Refused { code: ErrorCode::NoSuchRealm.as_str().into(), message }
 }

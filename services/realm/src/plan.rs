@@ -74,7 +74,7 @@ impl Shared {
         futures_util::future::try_join_all(users).await.map(drop)
     }
 
-    pub(crate) fn plan(&self, what: Send<'_>) -> Result<Plan, SendError> {
+    pub(crate) fn plan(&self, from: &UserName, what: Send<'_>) -> Result<Plan, SendError> {
         let mut plan = Plan::default();
         match what {
             Send::One(receiver) => {
@@ -83,14 +83,14 @@ impl Shared {
                 {
                     self.check_peer(&address.realm)?;
                 }
-                self.plan_here(&mut plan, std::slice::from_ref(receiver));
+                self.plan_here(&mut plan, from, std::slice::from_ref(receiver));
             }
-            Send::Group(receivers) => self.plan_here(&mut plan, receivers),
+            Send::Group(receivers) => self.plan_here(&mut plan, from, receivers),
             Send::RealmOne(realm, receiver) if realm == self.places.realm() => {
-                self.plan_here(&mut plan, std::slice::from_ref(receiver));
+                self.plan_here(&mut plan, from, std::slice::from_ref(receiver));
             }
             Send::RealmGroup(realm, receivers) if realm == self.places.realm() => {
-                self.plan_here(&mut plan, receivers)
+                self.plan_here(&mut plan, from, receivers)
             }
             Send::RealmOne(realm, receiver) => {
                 self.check_peer(realm)?;
@@ -106,7 +106,7 @@ impl Shared {
             Send::Named(_) => return Err(SendError::NoSuchGroup),
             Send::RealmGroup(realm, receivers) => {
                 self.check_peer(realm)?;
-                self.plan_group(&mut plan, realm, receivers);
+                self.plan_group(&mut plan, from, realm, receivers);
             }
         }
         Ok(plan)
@@ -122,7 +122,7 @@ impl Shared {
     }
 
     /// Receivers of `send` and `sendgroup`: of this realm unless qualified.
-    fn plan_here(&self, plan: &mut Plan, receivers: &[Receiver]) {
+    fn plan_here(&self, plan: &mut Plan, from: &UserName, receivers: &[Receiver]) {
         let mut seen = HashSet::with_capacity(receivers.len());
         for receiver in receivers {
             let (user, realm) = match receiver {
@@ -141,7 +141,7 @@ impl Shared {
                     true => plan.remote(realm).1.push(user.clone()),
                     false => plan.unknown.push(receiver.to_string()),
                 }
-            } else if self.accounts.get(user).is_some() {
+            } else if self.takes_from(user, from, realm.as_str()) {
                 plan.local.push(user.clone());
             } else {
                 plan.unknown.push(receiver.to_string());
@@ -150,7 +150,7 @@ impl Shared {
     }
 
     /// Receivers of `sendgrouprealm`: a bare name is the user of that name in the peer, and here too if there is one.
-    fn plan_group(&self, plan: &mut Plan, peer: &RealmId, receivers: &[Receiver]) {
+    fn plan_group(&self, plan: &mut Plan, from: &UserName, peer: &RealmId, receivers: &[Receiver]) {
         plan.group = true;
         let own = self.places.realm();
         let mut seen = HashSet::with_capacity(receivers.len());
@@ -168,7 +168,7 @@ impl Shared {
                     continue;
                 }
                 if realm == own {
-                    if self.accounts.get(user).is_some() {
+                    if self.takes_from(user, from, own.as_str()) {
                         plan.remote(peer).2.push(user.clone());
                     } else if matches!(receiver, Receiver::Qualified(_)) {
                         plan.unknown.push(receiver.to_string());

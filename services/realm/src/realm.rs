@@ -34,6 +34,8 @@ use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
 use crate::places::{EDGES, GROUPS, Places};
 use crate::provision::{Made, make};
+use crate::quarantine::Held;
+use crate::rate::Rates;
 use crate::room::LOOKS_MAX;
 use crate::send::{Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
@@ -132,6 +134,8 @@ impl Realm {
             scans: Semaphore::new(1),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             meetings: Arc::new(Semaphore::new(card::MEETINGS_MAX)),
+            rates: Rates::new(&config.rates),
+            held: Held::default(),
             key: Arc::new(key),
             broker,
             config,

@@ -247,9 +247,9 @@ impl Shared {
         let unknown = message.to.iter().filter(|user| self.accounts.get(user).is_none()).take(LOOKUPS_MAX);
         futures_util::future::try_join_all(unknown.map(|user| self.accounts.copy.fresh(user.as_str())))
             .await?;
-        let to = std::mem::take(&mut message.to);
+        let (to, origin) = (std::mem::take(&mut message.to), &proven.origin);
         let (mut users, nobody): (Vec<_>, Vec<_>) =
-            to.into_iter().partition(|user| self.accounts.get(user).is_some());
+            to.into_iter().partition(|user| self.takes_from(user, &message.from.user, origin.as_str()));
         let code = |code: ErrorCode| Some(code.as_str().to_owned());
         if users.is_empty() {
             let names: Vec<&str> = nobody.iter().map(UserName::as_str).collect();
@@ -276,7 +276,7 @@ impl Shared {
             outcome(users, State::Delivered, None),
         ];
         let results = all.into_iter().filter(|outcome| !outcome.users.is_empty()).collect();
-        let (origin, seq) = (&proven.origin, proven.letter.entry.seq);
+        let seq = proven.letter.entry.seq;
         let key = format!("receipt/{origin}/dead-{}/{number}", proven.letter.key());
         self.append_receipt(origin, results, &key).await?.await?;
         log_hop(self.places.realm(), "redriven", seq, &message.body);

@@ -192,13 +192,13 @@ impl Shared {
         if let Send::Named(group) = what {
             return self.post(from, group, text, id).await;
         }
-        let mut plan = match self.plan(what) {
+        let mut plan = match self.plan(from, what) {
             Ok(plan) if plan.unknown.is_empty() => plan,
             Err(error) if !matches!(error, SendError::NoSuchRealm) => return Err(error),
             // Somebody may have been added on another edge a moment ago.
             _ => {
                 self.look_up(what).await.map_err(|error| SendError::NotStored(error.to_string()))?;
-                self.plan(what)?
+                self.plan(from, what)?
             }
         };
         let unknown = std::mem::take(&mut plan.unknown);

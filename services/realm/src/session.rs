@@ -16,6 +16,8 @@ use crate::hex::hex;
 
 /// A token is a UUID, written with hyphens.
 const TOKEN_BYTES: usize = 36;
+/// How long the token of a bot is good for: as long as brokers can count.
+const LASTING: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// Most tokens that are looked up in the broker at once, because the copy does not know them. Others wait: guessing
 /// tokens must not cost the broker more than this.
 const LOOKUPS_MAX: usize = 16;
@@ -73,6 +75,11 @@ impl Sessions {
         let session = Session { user: user.clone(), created, generation, expires };
         self.copy.put(&SessionKey::of(&token).0, &session, Expect::Absent, Some(self.ttl)).await?;
         Ok(token)
+    }
+
+    /// The same for a bot, whose token does not expire.
+    pub(crate) async fn open_lasting(&self, user: &UserName, generation: u64) -> Result<String, KvError> {
+        Self { ttl: LASTING, ..self.clone() }.open(user, generation).await
     }
 
     /// Whose token this is, and the key that [`Self::get`] takes.

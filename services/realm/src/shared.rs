@@ -34,6 +34,8 @@ use crate::login::Throttle;
 use crate::mail::envelope;
 use crate::peer::Peers;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
+use crate::quarantine::Held;
+use crate::rate::Rates;
 use crate::session::{Session, Sessions};
 
 /// What all parts of a realm share.
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) looks: Arc<Semaphore>,
     /// Requests for our card that wait for the card of whoever has made them.
     pub(crate) meetings: Arc<Semaphore>,
+    pub(crate) rates: Rates,
+    pub(crate) held: Held,
     /// What the realm signs with.
     pub(crate) key: Arc<RealmKey>,
     pub(crate) tasks: TaskTracker,

@@ -174,6 +174,7 @@ impl Shared {
                 key: peer.key.as_ref().map(ToString::to_string),
                 offered: peer.offered.as_ref().map(ToString::to_string),
                 blocked: peer.blocked,
+                quarantined: self.is_quarantined(&peer),
                 since,
                 last_error,
             });

@@ -119,7 +119,7 @@ pub(crate) async fn run(args: DeadArgs, environment: &Environment) -> Outcome {
 }
 
 /// All letters that are wanted, at most `wanted.limit`, whatever a realm gives at a time.
-async fn letters(
+pub(super) async fn letters(
     operator: &Operator,
     mut wanted: LettersWanted,
     mut take: impl FnMut(LetterInfo) -> Outcome,
@@ -272,7 +272,11 @@ async fn each(
     }
 }
 
-async fn redrive(operator: &Operator, letter: u64, by: String) -> Outcome<(serde_json::Value, String)> {
+pub(super) async fn redrive(
+    operator: &Operator,
+    letter: u64,
+    by: String,
+) -> Outcome<(serde_json::Value, String)> {
     match operator.ask(AdminRequest::DeadRedrive { letter, by }).await? {
         AdminReply::Redriven { ids, already } => {
             let when = if already { "delivered before" } else { "delivered" };
@@ -283,7 +287,11 @@ async fn redrive(operator: &Operator, letter: u64, by: String) -> Outcome<(serde
     }
 }
 
-async fn drop_one(operator: &Operator, letter: u64, by: String) -> Outcome<(serde_json::Value, String)> {
+pub(super) async fn drop_one(
+    operator: &Operator,
+    letter: u64,
+    by: String,
+) -> Outcome<(serde_json::Value, String)> {
     match operator.ask(AdminRequest::DeadDrop { letter, by }).await? {
         AdminReply::Dropped { already } => {
             let value = json!({"letter": letter, "state": "dropped", "already": already});

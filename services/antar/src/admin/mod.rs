@@ -1,22 +1,28 @@
-//! What operators do: `antar user …`, `antar realm …` and `antar dead …`.
+//! What operators do: `antar user …`, `antar bot …`, `antar realm …` and `antar dead …`.
 //!
 //! Owns: the one way from a command to an [`AdminRequest`] and its reply. Must not know how a realm carries it out.
 
 mod backup;
+mod bot;
 mod dead;
 mod import;
 mod nats_config;
 mod operator;
 mod password;
+mod quarantine;
 mod realm;
 mod user;
 
 use antar_realm::admin::AdminReply;
 
 pub(crate) use backup::{BackupArgs, RestoreArgs};
+pub(crate) use bot::{BotArgs, run as run_bot};
 pub(crate) use dead::{DeadArgs, run as run_dead};
 pub(crate) use nats_config::NatsConfigArgs;
 pub(crate) use password::read as read_password;
+pub(crate) use quarantine::QuarantineCommand;
+
+pub(crate) use user::RemoveArgs;
 
 use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
 use crate::config::{BrokerConfig, Config, Environment, Flag, Sources};
@@ -41,7 +47,7 @@ pub(crate) async fn run_realm(args: RealmArgs, environment: &Environment) -> Out
     };
     let id = in_file.as_deref().or_else(|| args.command.id());
     let target = target(&args.operator, id, environment)?;
-    realm::run(args.command, target).await
+    realm::run(args.command, target, environment.operator()).await
 }
 
 /// Which broker is meant, by a command that is about no one realm.

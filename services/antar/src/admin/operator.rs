@@ -33,7 +33,7 @@ pub(crate) enum Operator {
     /// Another process holds the database, and answers for the realm.
     Holder {
         /// The realm and the database.
-        target: Target,
+        target: Box<Target>,
         /// Why it was not opened here, for the case that nobody answers.
         refusal: String,
     },
@@ -54,7 +54,9 @@ impl Operator {
         }
         match antar_broker::open(&target.broker.settings()).await {
             // Most likely the realm's own process has the file, and is then asked.
-            Err(OpenError::Unreachable(refusal)) if file.is_some() => Ok(Self::Holder { target, refusal }),
+            Err(OpenError::Unreachable(refusal)) if file.is_some() => {
+                Ok(Self::Holder { target: Box::new(target), refusal })
+            }
             Err(error) => Err(open_failure(&error)),
             Ok(broker) => {
                 let reached = reach_on(&broker, &target, may_make).await;

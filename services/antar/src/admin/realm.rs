@@ -25,6 +25,7 @@ impl RealmCommand {
             | Self::Trust { id, .. }
             | Self::Block { id, .. }
             | Self::Unblock { id, .. } => Some(id),
+            Self::Quarantine { command } => Some(command.id()),
             Self::Backup(args) => Some(&args.id),
             Self::Restore(_) | Self::NatsConfig(_) => None,
         }
@@ -32,7 +33,7 @@ impl RealmCommand {
 }
 
 /// Runs one command.
-pub(crate) async fn run(command: RealmCommand, target: Target) -> Outcome {
+pub(crate) async fn run(command: RealmCommand, target: Target, by: String) -> Outcome {
     let (request, done) = match command {
         RealmCommand::Init { add_missing, json, .. } => return init(target, add_missing, json).await,
         RealmCommand::RotateKey { json, .. } => return rotate_key(target, json).await,
@@ -53,6 +54,7 @@ pub(crate) async fn run(command: RealmCommand, target: Target) -> Outcome {
             let done = format!("{id} exchanges messages with {peer}");
             (AdminRequest::RealmBlock { realm: peer, blocked: false }, done)
         }
+        RealmCommand::Quarantine { command } => return super::quarantine::run(command, target, by).await,
         RealmCommand::Pause { id } => {
             let done = format!("{id} exchanges nothing with other realms until it is resumed");
             (AdminRequest::Pause { paused: true }, done)

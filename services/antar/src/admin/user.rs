@@ -5,6 +5,7 @@ use std::path::Path;
 
 use antar_realm::admin::{AccountInfo, AdminReply, AdminRequest, IMPORT_ACCOUNTS_MAX, NewAccount};
 use anyhow::Context as _;
+use clap::Args;
 use serde::Serialize;
 
 use super::operator::{Operator, Target};
@@ -13,6 +14,22 @@ use crate::cli::UserCommand;
 use crate::config::Environment;
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::say;
+
+/// `antar user remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Whose.
+    user: String,
+    /// Remove all else that this realm keeps of the user and of nobody else, and say what others keep. To repeat it is safe.
+    #[arg(long)]
+    erase: bool,
+    /// Who does it, for the event; USER@HOST if not given.
+    #[arg(long, value_name = "NAME", requires = "erase")]
+    by: Option<String>,
+    /// One JSON object with what was erased.
+    #[arg(long, requires = "erase")]
+    json: bool,
+}
 
 /// Runs one command.
 pub(crate) async fn run(command: UserCommand, target: Target, environment: &Environment) -> Outcome {
@@ -48,7 +65,11 @@ pub(crate) async fn run(command: UserCommand, target: Target, environment: &Envi
             let done = format!("{user} can log in again");
             (AdminRequest::UserDisable { user, disabled: false }, done)
         }
-        UserCommand::Remove { user } => {
+        UserCommand::Remove(RemoveArgs { user, erase: true, by, json }) => {
+            let by = by.unwrap_or_else(|| environment.operator());
+            return with(target, false, async move |operator| erase(operator, user, by, json).await).await;
+        }
+        UserCommand::Remove(RemoveArgs { user, .. }) => {
             let done = format!("{user} is gone");
             (AdminRequest::UserRemove { user }, done)
         }
@@ -104,6 +125,37 @@ async fn invite(operator: &Operator, request: AdminRequest) -> Outcome {
         AdminReply::Invitation { code } => say::line(code),
         reply => Err(unexpected(&reply)),
     }
+}
+
+/// What was erased, and what is kept elsewhere.
+#[derive(Debug, Serialize)]
+struct Erased<'a> {
+    user: &'a str,
+    known: bool,
+    entries: u64,
+    kept_by: &'a [String],
+}
+
+async fn erase(operator: &Operator, user: String, by: String, json: bool) -> Outcome {
+    let request = AdminRequest::UserErase { user: user.clone(), by };
+    let (known, entries, peers) = match operator.ask(request).await? {
+        AdminReply::Erased { known, entries, peers } => (known, entries, peers),
+        reply => return Err(unexpected(&reply)),
+    };
+    if json {
+        return say::json(&Erased { user: &user, known, entries, kept_by: &peers });
+    }
+    say::line(match known {
+        true => format!("{user} is gone, with {entries} entries of the mailbox"),
+        false => format!("there was no account of this name; {entries} entries of its mailbox are gone"),
+    })?;
+    say::remark(
+        "kept: what others received, under the name that they saw; events, for retention.days; every backup",
+    );
+    if !peers.is_empty() {
+        say::remark(format!("other realms keep what they were sent: {}", peers.join(", ")));
+    }
+    Ok(())
 }
 
 fn read_accounts(file: &Path) -> Outcome<Vec<NewAccount>> {

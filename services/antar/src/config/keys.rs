@@ -60,7 +60,9 @@ impl Kind {
 
 const ADDRESS: Kind =
     Kind::Text("an IP address and a port, such as 127.0.0.1:4001 or [::1]:4001; port 0 takes a free one");
+const FILE: Kind = Kind::Text("the path of a file, or nothing");
 const YEAR_DAYS: u64 = 366;
+const A_MINUTE: Kind = Kind::Int { min: 0, max: u32::MAX as u64 };
 
 impl Key {
     const fn new(name: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Self {
@@ -135,31 +137,65 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.command",
         ADDRESS,
         Some("127.0.0.1:4001"),
-        "Where clients connect. The protocol is plain text: beyond this machine put it behind a tunnel or \
-         a trusted network.",
+        "Where clients connect in plain text. Beyond this machine only with listen.allow_plaintext; listen.tls is for that.",
     )
     .flag("--listen"),
+    Key::new(
+        "listen.allow_plaintext",
+        Kind::Bool,
+        Some("false"),
+        "Lets listen.command be reached from other machines, where passwords and messages cross the network readable: behind a \
+         tunnel, or on a network that you trust.",
+    ),
+    Key::new(
+        "listen.tls",
+        Kind::Text("an IP address and a port, such as 0.0.0.0:4443; empty or off for none"),
+        Some(""),
+        "Where clients connect over TLS. Needs tls.certificate_file and tls.key_file.",
+    ),
     Key::new(
         "listen.http",
         Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
         Some(""),
-        "Where health (/healthz, /readyz) and metrics (/metrics, for Prometheus) are answered over HTTP. Not for users: keep it on \
-         loopback or a network of your own.",
+        "Where health (/healthz, /readyz) and metrics (/metrics, for Prometheus) are answered over HTTP, and hooks of bots (/hook/) \
+         taken. Not for users: keep it on loopback or a network of your own. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only.",
     )
     .flag("--http"),
     Key::new(
+        "tls.certificate_file",
+        FILE,
+        Some(""),
+        "The certificate that is shown to clients, with its chain (PEM). Read again on SIGHUP, and within seconds when it \
+         has changed; what cannot be used is logged, and the one before is shown on.",
+    ),
+    Key::new("tls.key_file", FILE, Some(""), "The private key of the certificate (PEM)."),
+    Key::new(
         "broker.url",
-        Kind::Text("sqlite:PATH or nats://HOST:PORT"),
+        Kind::Text("sqlite:PATH, nats://HOST:PORT or tls://HOST:PORT"),
         Some("sqlite:antar.db"),
         "What keeps the log. sqlite:PATH is one file for one process, made at the first start; the default \
-         lies in the working directory. nats:// is NATS JetStream, for several edges and machines: USER:PASSWORD@ may stand \
-         before the host, and more servers of the cluster behind commas.",
+         lies in the working directory. nats:// is NATS JetStream, for several edges and machines, and tls:// the same over \
+         TLS: USER:PASSWORD@ may stand before the host, and more servers of the cluster behind commas.",
     )
     .secret()
     .flag("--broker"),
     Key::new(
+        "broker.ca_file",
+        FILE,
+        Some(""),
+        "NATS: certificates (PEM) of the authority that signed those of the servers, if the system does not know it. With it \
+         nats:// is TLS too.",
+    ),
+    Key::new(
+        "broker.certificate_file",
+        FILE,
+        Some(""),
+        "NATS: a certificate (PEM) that proves to the server who this edge is; with broker.certificate_key_file.",
+    ),
+    Key::new("broker.certificate_key_file", FILE, Some(""), "NATS: the private key of that certificate (PEM)."),
+    Key::new(
         "broker.credentials_file",
-        Kind::Text("the path of a file, or nothing"),
+        FILE,
         Some(""),
         "NATS: credentials (.creds), or the seed of an nkey, that prove to the server who this edge is.",
     ),
@@ -222,6 +258,19 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Int { min: 1, max: 10_000_000 },
         Some("65536"),
         "Connections to this edge; further ones are closed at once.",
+    ),
+    Key::new("limits.user_messages_per_minute", A_MINUTE, Some("0"), "Messages that one user may send in a minute: more is answered with rate-limited. 0 for no limit. Each edge counts for itself."),
+    Key::new("limits.user_bytes_per_minute", A_MINUTE, Some("0"), "Bytes of text that one user may send in a minute: more is answered with rate-limited. 0 for no limit. Each edge counts for itself."),
+    Key::new("limits.address_messages_per_minute", A_MINUTE, Some("0"), "Messages that may come from one address in a minute, likewise."),
+    Key::new("limits.address_bytes_per_minute", A_MINUTE, Some("0"), "Bytes of text that may come from one address in a minute, likewise."),
+    Key::new("limits.peer_messages_per_minute", A_MINUTE, Some("0"), "Messages that the lane to one other realm carries in a minute: the rest waits in it. 0 for no limit."),
+    Key::new("limits.peer_bytes_per_minute", A_MINUTE, Some("0"), "Bytes of envelopes that the lane to one other realm carries in a minute: the rest waits in it. 0 for no limit."),
+    Key::new(
+        "federation.quarantine",
+        Kind::Bool,
+        Some("false"),
+        "Holds what comes from realms that have added this one and that nobody here has added, until an operator lets them in \
+         or a user adds them: `antar realm quarantine`.",
     ),
     Key::new(
         "retention.days",

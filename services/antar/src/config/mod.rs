@@ -16,7 +16,7 @@ use std::time::Duration;
 use antar_broker::sqlite;
 use antar_edge::EdgeConfig;
 use antar_proto::RealmId;
-use antar_realm::{Provision, RealmConfig, Registration};
+use antar_realm::{Provision, Rate, RateLimits, RealmConfig, Registration};
 use tracing_subscriber::filter::Targets;
 
 pub(crate) use environment::Environment;
@@ -33,12 +33,25 @@ pub(crate) struct Config {
     pub(crate) edge: EdgeConfig,
     /// Where clients connect.
     pub(crate) command: SocketAddr,
+    /// Where clients connect over TLS, if anywhere.
+    pub(crate) tls: Option<SocketAddr>,
     /// Where health is answered, if anywhere.
     pub(crate) http: Option<SocketAddr>,
+    /// What is shown to clients that speak TLS.
+    pub(crate) certificate: Option<CertificateFiles>,
     /// What keeps the log.
     pub(crate) broker: BrokerConfig,
     /// How logs are written.
     pub(crate) log: LogConfig,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CertificateFiles {
+    /// The certificate and its chain.
+    pub(crate) certificate: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
 }
 
 /// How logs are written.
@@ -75,13 +88,18 @@ pub(crate) struct BrokerConfig {
     pub(crate) credentials: Option<PathBuf>,
     /// NATS: how many servers keep what is stored.
     pub(crate) replicas: usize,
+    /// NATS: which authority signed the servers' certificates.
+    pub(crate) authority: Option<PathBuf>,
+    /// NATS: what proves to the server who we are in TLS.
+    pub(crate) certificate: Option<CertificateFiles>,
 }
 
 impl BrokerConfig {
     /// As the broker takes it.
     pub(crate) fn settings(&self) -> antar_broker::Settings {
-        let Self { url, credentials, replicas, .. } = self.clone();
-        antar_broker::Settings { url, credentials, replicas }
+        let Self { url, credentials, replicas, authority, certificate, .. } = self.clone();
+        let certificate = certificate.map(|files| (files.certificate, files.key));
+        antar_broker::Settings { url, credentials, replicas, authority, certificate }
     }
 
     /// Where a realm's key is if nobody says otherwise: beside the database, or in the working directory.
@@ -187,6 +205,24 @@ impl Raw {
         parsed
     }
 
+    /// The path of a file, or nothing.
+    fn file(&mut self, key: &str) -> Option<Option<PathBuf>> {
+        self.take(key, |text| Some((!text.is_empty()).then(|| PathBuf::from(text))))
+    }
+
+    /// A certificate and its key: both or none.
+    fn certificate(&mut self, certificate: &str, key: &str) -> Option<Option<CertificateFiles>> {
+        match (self.file(certificate)?, self.file(key)?) {
+            (Some(certificate), Some(key)) => Some(Some(CertificateFiles { certificate, key })),
+            (None, None) => Some(None),
+            (given, _) => {
+                let (set, missing) = if given.is_some() { (certificate, key) } else { (key, certificate) };
+                self.problems.push(format!("{set} is set, and {missing} is not: both are needed"));
+                None
+            }
+        }
+    }
+
     fn flag(&mut self, key: &str) -> Option<bool> {
         self.take(key, |text| text.parse().ok())
     }
@@ -231,17 +267,13 @@ impl Config {
     /// Takes every key before it gives up, so that all problems are told at once.
     fn build(raw: &mut Raw) -> Option<Self> {
         let realm = realm(raw);
-        let key_file =
-            raw.take("realm.key_file", |text| Some((!text.is_empty()).then(|| PathBuf::from(text))));
+        let key_file = raw.file("realm.key_file");
         let edge = edge(raw);
-        let command = raw.take("listen.command", |text| text.parse().ok());
-        let http = raw.take("listen.http", |text| match text {
-            "" | "off" => Some(None),
-            address => address.parse().ok().map(Some),
-        });
+        let listen = listen(raw);
         let url = raw.take("broker.url", |text| antar_broker::check_url(text).ok().map(|()| text.to_owned()));
-        let credentials =
-            raw.take("broker.credentials_file", |text| Some((!text.is_empty()).then(|| PathBuf::from(text))));
+        let credentials = raw.file("broker.credentials_file");
+        let authority = raw.file("broker.ca_file");
+        let client_certificate = raw.certificate("broker.certificate_file", "broker.certificate_key_file");
         let replicas = raw.size("broker.replicas");
         let is_default = raw.setting("broker.url").is_none_or(|setting| setting.origin == "default");
         let format = raw.take("log.format", |text| match text {
@@ -253,17 +285,66 @@ impl Config {
         let level = raw.take("log.level", |text| text.parse().ok().filter(|_| !text.trim().is_empty()));
         let traces = traces(raw);
         let (mut realm, key_file) = (realm?, key_file?);
-        let broker = BrokerConfig { url: url?, is_default, credentials: credentials?, replicas: replicas? };
+        let broker = BrokerConfig {
+            url: url?,
+            is_default,
+            credentials: credentials?,
+            replicas: replicas?,
+            authority: authority?,
+            certificate: client_certificate?,
+        };
+        let listen = listen?;
         realm.key_file = Some(key_file.unwrap_or_else(|| broker.key_file(&realm.id)));
         Some(Self {
             realm,
             edge: edge?,
-            command: command?,
-            http: http?,
+            command: listen.command,
+            tls: listen.tls,
+            http: listen.http,
+            certificate: listen.certificate,
             broker,
             log: LogConfig { format: format?, level: level?, traces: traces? },
         })
     }
+}
+
+/// Where clients connect, and what is shown to them.
+struct Listen {
+    command: SocketAddr,
+    tls: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    certificate: Option<CertificateFiles>,
+}
+
+/// The keys that say where to listen. Plain text beyond this machine has to be asked for.
+fn listen(raw: &mut Raw) -> Option<Listen> {
+    fn optional(text: &str) -> Option<Option<SocketAddr>> {
+        match text {
+            "" | "off" => Some(None),
+            address => address.parse().ok().map(Some),
+        }
+    }
+    let command = raw.take("listen.command", |text| text.parse::<SocketAddr>().ok());
+    let allow_plaintext = raw.flag("listen.allow_plaintext");
+    let tls = raw.take("listen.tls", optional);
+    let http = raw.take("listen.http", optional);
+    let certificate = raw.certificate("tls.certificate_file", "tls.key_file");
+    if let (Some(command), Some(false)) = (command, allow_plaintext)
+        && !command.ip().is_loopback()
+    {
+        raw.problems.push(format!(
+            "listen.command is {command}, which other machines reach, and it is plain text: passwords would cross the network \
+             readable. Use listen.tls with a certificate; or, behind a tunnel or on a network that you trust, say so by \
+             listen.allow_plaintext = true ({})",
+            keys::variable("listen.allow_plaintext")
+        ));
+    }
+    if let (Some(Some(tls)), Some(None)) = (tls, &certificate) {
+        raw.problems.push(format!(
+            "listen.tls is {tls}, and there is no certificate to show: set tls.certificate_file and tls.key_file"
+        ));
+    }
+    Some(Listen { command: command?, tls: tls?, http: http?, certificate: certificate? })
 }
 
 /// Where traces are posted, if anywhere. A program that cannot do it says so, rather than nothing.
@@ -301,6 +382,12 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
     let session_ttl = raw.duration("auth.session_days", DAY);
     let password_bytes_min = raw.size("auth.password_bytes_min");
     let mailbox_entries_max = raw.number("limits.mailbox_entries_max");
+    let rates = RateLimits {
+        user: rate(raw, ["limits.user_messages_per_minute", "limits.user_bytes_per_minute"]),
+        address: rate(raw, ["limits.address_messages_per_minute", "limits.address_bytes_per_minute"]),
+        lane: rate(raw, ["limits.peer_messages_per_minute", "limits.peer_bytes_per_minute"]),
+    };
+    let quarantine = raw.flag("federation.quarantine");
     let retention = raw.duration("retention.days", DAY);
     let provision = raw.flag("broker.provision").map(|make| match make {
         true => Provision::IfNew,
@@ -318,9 +405,18 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
         password_bytes_min: password_bytes_min?,
         mailbox_entries_max: mailbox_entries_max?,
         retention: retention?,
+        quarantine: quarantine?,
+        rates,
         key_file: None,
         provision: provision?,
     })
+}
+
+/// Messages and bytes a minute; no limit for what is no number, which is told by then.
+fn rate(raw: &mut Raw, [messages, bytes]: [&'static str; 2]) -> Rate {
+    let number =
+        |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    Rate { messages: number(raw.number(messages)), bytes: number(raw.number(bytes)) }
 }
 
 /// The keys that make an [`EdgeConfig`].

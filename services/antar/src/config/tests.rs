@@ -119,6 +119,41 @@ fn a_wrong_value_names_the_key_the_value_and_what_is_accepted() {
 }
 
 #[test]
+fn plain_text_beyond_this_machine_has_to_be_asked_for() {
+    for open in ["0.0.0.0:4001", "[::]:4001", "10.0.0.1:4001"] {
+        let listen = ("ANTAR__LISTEN__COMMAND", open);
+        problem(MINIMAL, &[listen], &[open, "listen.tls", "listen.allow_plaintext = true"]);
+        let allowed = [listen, ("ANTAR__LISTEN__ALLOW_PLAINTEXT", "true")];
+        assert_eq!(load(MINIMAL, &allowed, Vec::new()).unwrap().command, open.parse().unwrap());
+    }
+    for local in ["127.0.0.1:4001", "[::1]:4001", "127.8.8.8:0"] {
+        assert!(load(MINIMAL, &[("ANTAR__LISTEN__COMMAND", local)], Vec::new()).is_ok(), "{local}");
+    }
+}
+
+#[test]
+fn a_certificate_and_its_key_come_together() {
+    let (tls, certificate, key) =
+        ("ANTAR__LISTEN__TLS", "ANTAR__TLS__CERTIFICATE_FILE", "ANTAR__TLS__KEY_FILE");
+    problem(
+        MINIMAL,
+        &[(tls, "0.0.0.0:1")],
+        &["listen.tls is 0.0.0.0:1", "tls.certificate_file", "tls.key_file"],
+    );
+    problem(MINIMAL, &[(certificate, "c")], &["tls.certificate_file is set", "tls.key_file is not"]);
+    problem(
+        MINIMAL,
+        &[(tls, "0.0.0.0:1"), (key, "k")],
+        &["tls.key_file is set", "tls.certificate_file is not"],
+    );
+    problem(MINIMAL, &[("ANTAR__BROKER__CERTIFICATE_FILE", "c")], &["broker.certificate_key_file is not"]);
+    let all = [(tls, "0.0.0.0:1"), (certificate, "c"), (key, "k"), ("ANTAR__BROKER__CA_FILE", "a")];
+    let config = load(MINIMAL, &all, Vec::new()).unwrap();
+    assert_eq!(config.certificate, Some(CertificateFiles { certificate: "c".into(), key: "k".into() }));
+    assert_eq!(config.broker.settings().authority, Some("a".into()));
+}
+
+#[test]
 fn traces_go_to_a_collector_over_http_if_this_program_can_send_them() {
     let key = "ANTAR__LOG__OTLP_ENDPOINT";
     for bad in ["collector:4318", "https://collector:4318", "http://", "http://a/b", "http://a b"] {

@@ -117,7 +117,14 @@ mod tests {
     #[test]
     fn a_broker_that_cannot_be_opened_says_what_it_is() {
         let found = |url: &str, error: OpenError| {
-            let broker = BrokerConfig { url: url.into(), is_default: false, credentials: None, replicas: 1 };
+            let broker = BrokerConfig {
+                url: url.into(),
+                is_default: false,
+                credentials: None,
+                replicas: 1,
+                authority: None,
+                certificate: None,
+            };
             let mut report = Report::default();
             let exit = refused(&error, &broker, &mut report);
             (report.ids()[0], exit)

@@ -18,9 +18,8 @@ const PASSWORD_BYTES_MIN: usize = 8;
 
 /// Looks at all of them; `file` is where the configuration comes from.
 pub(super) fn check(config: &Config, file: Option<&Path>, report: &mut Report) {
-    let is_open = !is_local(&config.command);
-    accounts(config, is_open, report);
-    listeners(config, is_open, report);
+    accounts(config, report);
+    listeners(config, report);
     kept(config, report);
     broker(config, file, report);
 }
@@ -29,8 +28,10 @@ fn is_local(address: &SocketAddr) -> bool {
     address.ip().is_loopback()
 }
 
-fn accounts(config: &Config, is_open: bool, report: &mut Report) {
-    let (realm, command) = (&config.realm, config.command);
+fn accounts(config: &Config, report: &mut Report) {
+    let realm = &config.realm;
+    let open = std::iter::once(config.command).chain(config.tls).find(|address| !is_local(address));
+    let (is_open, command) = (open.is_some(), open.unwrap_or(config.command));
     if realm.demo_accounts && is_open {
         let what = format!("there are demo accounts, and {command} can be reached by others");
         report.say(None, &kinds::CONFIG_DEMO_ACCOUNTS, "", what);
@@ -49,8 +50,8 @@ fn accounts(config: &Config, is_open: bool, report: &mut Report) {
     }
 }
 
-fn listeners(config: &Config, is_open: bool, report: &mut Report) {
-    if is_open {
+fn listeners(config: &Config, report: &mut Report) {
+    if !is_local(&config.command) {
         let what = format!("listen.command is {}, and the protocol is plain text", config.command);
         report.say(None, &kinds::CONFIG_PLAIN_COMMAND, "", what);
     }
@@ -89,7 +90,10 @@ fn broker(config: &Config, file: Option<&Path>, report: &mut Report) {
             (Ok(_), None) => {}
         }
     }
-    if broker.sqlite_path().is_none() && broker.url.split(',').any(is_plain_and_far) {
+    if broker.sqlite_path().is_none()
+        && broker.authority.is_none()
+        && broker.url.split(',').any(is_plain_and_far)
+    {
         let what = format!("{broker} is reached without TLS, and not on this machine");
         report.say(None, &kinds::CONFIG_BROKER_PLAIN, "", what);
     }
@@ -145,10 +149,13 @@ mod tests {
 
     #[test]
     fn what_others_can_reach_is_looked_at_more_closely() {
-        let open = ("listen.command", "0.0.0.0:4001");
-        assert_eq!(found(&[open], None), ["config.uniform-errors", "config.plain-command"]);
+        let (open, allowed) = (("listen.command", "0.0.0.0:4001"), ("listen.allow_plaintext", "true"));
+        assert_eq!(found(&[open, allowed], None), ["config.uniform-errors", "config.plain-command"]);
+        let tls = [("listen.tls", "0.0.0.0:1"), ("tls.certificate_file", "c"), ("tls.key_file", "k")];
+        assert_eq!(found(&tls, None), ["config.uniform-errors"]);
         let demo = [
             open,
+            allowed,
             ("realm.demo_accounts", "true"),
             ("auth.registration", "open"),
             ("auth.uniform_errors", "true"),

@@ -15,7 +15,7 @@ antar_broker::flaw_kinds! {
         "`auth.registration = \"invite\"` and `antar user invite`, or `closed`.";
     CONFIG_PLAIN_COMMAND = "config.plain-command", Warning,
         "Passwords and messages go over the network as plain text.",
-        "`listen.command` on the loopback address, behind a tunnel or a balancer with TLS; or a network that you trust.";
+        "`listen.tls` with a certificate, and `listen.command` on the loopback address; or a network that you trust.";
     CONFIG_HTTP = "config.http", Warning,
         "There is no login: whoever reaches the port sees what is answered there.",
         "`listen.http` on the loopback address.";

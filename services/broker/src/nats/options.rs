@@ -1,6 +1,6 @@
 //! How a NATS server is reached: URLs, credentials, and what a connection is told about itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub(super) struct Options {
     servers: Vec<ServerAddr>,
     login: Arc<Login>,
     pub(super) replicas: usize,
+    authority: Option<PathBuf>,
+    certificate: Option<(PathBuf, PathBuf)>,
     pub(super) events: Arc<Events>,
 }
 
@@ -107,7 +109,8 @@ pub(crate) fn servers(url: &str) -> Result<Vec<ServerAddr>, OpenError> {
         let text = text.trim();
         let full = if is_nats(text) { text.to_owned() } else { format!("nats://{text}") };
         // Not the text itself: it may hold a password.
-        full.parse().map_err(|_| OpenError::Invalid("a server is written nats://HOST:PORT".into()))
+        full.parse()
+            .map_err(|_| OpenError::Invalid("a server is written nats://HOST:PORT or tls://HOST:PORT".into()))
     };
     url.split(',').map(one).collect()
 }
@@ -129,7 +132,15 @@ impl Options {
             }
             Some(path) => credentials(path).await?,
         };
-        Ok(Self { servers, login: Arc::new(login), replicas: settings.replicas, events: Arc::default() })
+        let Settings { replicas, authority, certificate, .. } = settings.clone();
+        let needed = authority.iter().chain(certificate.iter().flat_map(|(file, key)| [file, key]));
+        for file in needed {
+            // A file that is not there would show as a server that cannot be reached.
+            tokio::fs::metadata(file)
+                .await
+                .map_err(|error| OpenError::Invalid(format!("cannot read {}: {error}", file.display())))?;
+        }
+        Ok(Self { servers, login: Arc::new(login), replicas, authority, certificate, events: Arc::default() })
     }
 
     pub(super) fn servers(&self) -> &[ServerAddr] {
@@ -161,7 +172,17 @@ impl Options {
             };
             std::future::ready(auth)
         };
-        Ok(ConnectOptions::with_auth_callback(log_in)
+        let mut options = ConnectOptions::with_auth_callback(log_in);
+        if let Some(authority) = &self.authority {
+            options = options.add_root_certificates(authority.clone());
+        }
+        if let Some((certificate, key)) = &self.certificate {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        // Whoever names an authority means to speak to nobody else: a `nats://` beside it must not fall back to plain text.
+        let is_tls = self.authority.is_some() || self.servers.iter().any(ServerAddr::tls_required);
+        Ok(options
+            .require_tls(is_tls)
             .name(format!("antar {role}"))
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)

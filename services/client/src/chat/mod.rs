@@ -133,6 +133,11 @@ impl From<&ConnectError> for ChatOutcome {
     fn from(error: &ConnectError) -> Self {
         match error {
             ConnectError::BadAddress { .. } => Self::Usage,
+            // Trying again does not make a certificate good.
+            ConnectError::Tls { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+                Self::Failed
+            }
+            ConnectError::Tls { .. } => Self::Unreachable,
             ConnectError::Unreachable { .. } | ConnectError::Timeout { .. } => Self::Unreachable,
         }
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::calls::{Inbox, Messages, Sent};
+use crate::calls::{Inbox, Messages, Search, Sent};
 use crate::chat::help;
 use crate::chat::input::Prepared;
 use crate::chat::style::Style;
@@ -68,6 +68,9 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
             let more = |first: &Message| format!("there is more: the same command with before={}", first.id);
             messages(reply, "nothing was said", more, view)
         }
+        Verb::Search => search(reply, view),
+        Verb::Block => Some(format!("{} is blocked", about(0))),
+        Verb::Unblock => Some(format!("{} is no longer blocked", about(0))),
         Verb::List => list(reply),
         Verb::GetPresence => presence(reply, &about(0)),
         Verb::WhoAmI => whoami(reply),
@@ -78,6 +81,7 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
         Verb::Groups => rows(reply, "groups", "no groups: addgroup GROUP, or joingroup GROUP", view.style),
         Verb::Status
         | Verb::Capabilities
+        | Verb::Blocks
         | Verb::AddGroup
         | Verb::JoinGroup
         | Verb::LeaveGroup
@@ -134,6 +138,19 @@ fn messages(
         lines.push(nothing.into());
     }
     lines.extend(page.messages.first().filter(|_| page.more).map(more));
+    Some(lines.join("\n"))
+}
+
+/// The oldest first, as all else is shown.
+fn search(reply: &Reply, view: &View<'_>) -> Option<String> {
+    let Search { messages, next } = reply.read().ok()?;
+    let mut lines: Vec<_> = messages.iter().rev().map(|found| message_line(&found.message, view)).collect();
+    if lines.is_empty() {
+        lines.push("nothing found".into());
+    }
+    lines.extend(next.map(|next| {
+        format!("not everything was looked at: the same command with before={} goes on", escape(&next))
+    }));
     Some(lines.join("\n"))
 }
 

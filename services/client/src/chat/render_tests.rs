@@ -78,6 +78,21 @@ fn a_conversation_says_who_said_what_to_whom() {
 }
 
 #[test]
+fn what_was_found_ends_with_the_newest_and_with_how_to_go_on() {
+    let found =
+        |text| message("messi@realm1", "lineker@realm2", text).replacen('{', r#"{"box":"realm1","#, 1);
+    let json = format!(
+        r#"{{"status":"OK","messages":[{},{}],"more":true,"next":"17"}}"#,
+        found("dua"),
+        found("satu")
+    );
+    let expected = "[2020-01-31 14:03] messi@realm1 -> you: satu\n[2020-01-31 14:03] messi@realm1 -> you: dua\n\
+                    not everything was looked at: the same command with before=17 goes on";
+    assert_eq!(shown("search a", &json), expected);
+    assert_eq!(shown("search a", r#"{"status":"OK","messages":[]}"#), "nothing found");
+}
+
+#[test]
 fn an_error_shows_its_message_code_and_detail() {
     let json = r#"{"status":"ERROR","code":"no-such-user","message":"User Tidak Ditemukan","detail":"see \u001b users"}"#;
     assert_eq!(shown("send a hi", json), "error: User Tidak Ditemukan (no-such-user) — see \\u{1b} users");
@@ -100,6 +115,13 @@ fn nothing_from_others_reaches_the_terminal_unescaped() {
     for (typed, json) in [
         ("inbox", format!(r#"{{"status":"OK","messages":{{{json}:[{text}]}}}}"#)),
         ("history", format!(r#"{{"status":"OK","messages":[{text}]}}"#)),
+        (
+            "search x",
+            format!(
+                r#"{{"status":"OK","messages":[{}],"next":{json}}}"#,
+                text.replacen('{', r#"{"box":"local","#, 1)
+            ),
+        ),
         ("users", format!(r#"{{"status":"OK","users":[{{{json}:{json}}}]}}"#)),
         ("list", format!(r#"{{"status":"OK","messages":{json}}}"#)),
         ("whoami", format!(r#"{{"status":"OK","user":{json},"realm":{json},"name":{json}}}"#)),

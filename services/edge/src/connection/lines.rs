@@ -7,7 +7,7 @@ use antar_proto::line::Step as LineStep;
 use antar_proto::parse::{Request, claimed_token, parse};
 use antar_proto::reply::{Failure, Stored};
 use antar_proto::{ErrorCode, MessageId, Tag};
-use antar_realm::SendId;
+use antar_realm::{SendId, TooMuch};
 use tokio::time::Instant;
 
 use antar_realm::Counted;
@@ -160,6 +160,13 @@ impl Connection {
             },
         };
         let message = outgoing.message;
+        if let Err(TooMuch { of, wait }) =
+            self.edge.realm.take_share(&user, Some(self.address), outgoing.text.len())
+        {
+            let detail = format!("this {of} has sent as much as it may in a minute; nothing was stored");
+            let failure = Failure::new(tag, ErrorCode::RateLimited).detail(&detail);
+            return self.replies.push(&failure.retry_after_s(wait.as_secs() + 1));
+        }
         let queued = tokio::time::timeout_at(
             deadline,
             self.edge.realm.send(&user, outgoing.what, outgoing.text, send_id),

@@ -1,14 +1,13 @@
 //! A listener with a bound on its connections, so that whoever opens many and says nothing costs a bounded amount.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
@@ -18,43 +17,42 @@ const CONNECTIONS_MAX: usize = 256;
 const IDLE_MAX: Duration = Duration::from_secs(90);
 
 /// See the module.
-pub(super) struct Bounded {
-    listener: TcpListener,
+pub(crate) struct Bounded<L> {
+    listener: L,
     places: Arc<Semaphore>,
 }
 
-impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
+impl<L> Bounded<L> {
+    pub(crate) fn new(listener: L) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 }
 
-impl axum::serve::Listener for Bounded {
-    type Io = Stream;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for Bounded<L> {
+    type Io = Timed<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
+    async fn accept(&mut self) -> (Timed<L::Io>, L::Addr) {
         let place = self.places.clone().acquire_owned().await.expect("nobody closes the semaphore");
         // The library's own accept waits after an error, for instance when all file descriptors are taken.
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        let _ = stream.set_nodelay(true);
+        let (stream, address) = self.listener.accept().await;
         let timer = Box::pin(tokio::time::sleep(IDLE_MAX));
-        (Stream { stream, timer, _place: place }, address)
+        (Timed { stream, timer, _place: place }, address)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// A connection that ends when nothing happens on it for too long.
-pub(super) struct Stream {
-    stream: TcpStream,
+pub(crate) struct Timed<S> {
+    stream: S,
     timer: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Stream {
+impl<S> Timed<S> {
     /// What came of reading or writing, or an error if that has not come to anything for too long.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
@@ -68,7 +66,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -79,7 +77,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.in_time(cx, polled)

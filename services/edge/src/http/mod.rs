@@ -1,24 +1,26 @@
-//! What an edge answers over HTTP: health and metrics.
+//! What an edge answers over HTTP: health, metrics, and hooks of bots.
 //!
 //! Owns: the routes, in one place, and what bounds a client. Nothing here is for users; the listener is on loopback unless it is
 //! told otherwise.
 
 mod health;
+mod hook;
 mod listener;
 mod metrics;
+
+pub(crate) use listener::Bounded;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::routing::get;
-use tokio::net::TcpListener;
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::Edge;
 
-/// Largest body of a request: none is needed.
+/// Largest body of a request: of a hook a message, of all else none is needed.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a path that is not there is answered.
@@ -34,22 +36,21 @@ struct Served {
 }
 
 /// Answers until `stop`. From `ending` on the edge is not ready.
-pub(crate) async fn run(
-    listener: TcpListener,
-    edge: Arc<Edge>,
-    ending: CancellationToken,
-    stop: CancellationToken,
-) {
+pub(crate) async fn run<L>(listener: L, edge: Arc<Edge>, ending: CancellationToken, stop: CancellationToken)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let metrics = Arc::new(metrics::Metrics::new(&edge));
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .route("/hook/{secret}", post(hook::hook))
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Served { edge, ending, metrics });
-    let served = axum::serve(listener::Bounded::new(listener), routes)
-        .with_graceful_shutdown(async move { stop.cancelled().await });
+    let served = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await });
     if let Err(error) = served.await {
         tracing::error!(%error, "HTTP is no longer served");
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use antar_broker::{Append, EntryId};
 use antar_proto::envelope::Content;
-use antar_proto::{GroupAddress, UserName};
+use antar_proto::{ErrorCode, GroupAddress, UserName};
 
 use super::GroupError;
+use crate::admin::AdminReply;
 use crate::mail::envelope;
 use crate::send::{SendError, SendId, Sending};
 use crate::shared::Shared;
@@ -18,6 +19,12 @@ impl From<GroupError> for SendError {
             GroupError::Unavailable(why) => Self::NotStored(why),
             _ => Self::NoSuchGroup,
         }
+    }
+}
+
+impl From<GroupError> for AdminReply {
+    fn from(error: GroupError) -> Self {
+        Self::Refused { code: ErrorCode::Unavailable.as_str().into(), message: error.to_string() }
     }
 }
 
