@@ -88,13 +88,25 @@ fn a_busy_realm_comes_back_whole(from: Broker, to: Broker) {
     let server = source.start();
     let mut messi = Chat::login(&server, "realm1", "messi");
     let mut henderson = Chat::login(&server, "realm1", "henderson");
-    let xavi = Chat::register(&server, "realm1", "xavi");
+    let mut xavi = Chat::register(&server, "realm1", "xavi");
+    // Each member has read another part of the group.
+    ok(messi.cmd("addgroup tim invite"));
+    for (chat, member) in [(&mut henderson, "henderson"), (&mut xavi, "xavi")] {
+        ok(messi.cmd(&format!("invitegroup tim {member}")));
+        ok(chat.cmd("joingroup tim"));
+    }
+    ok(messi.cmd("sendgroup #tim grup 0"));
+    assert_eq!(texts(&henderson.inbox_of(1)), ["grup 0"]);
     let mut gone = Chat::login(&server, "realm1", "lineker");
     ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
     let read: Vec<Value> =
         (0..3).map(|n| ok(messi.cmd(&format!("send henderson dibaca {n}")))["message_id"].clone()).collect();
     assert_eq!(henderson.inbox_of(3).len(), 3);
     henderson.settle();
+    ok(messi.cmd("sendgroup #tim grup 1"));
+    assert_eq!(texts(&xavi.inbox_of(2)), ["grup 0", "grup 1"]);
+    xavi.settle();
+    ok(messi.cmd("sendgroup #tim grup 2"));
     let unread: Vec<Value> = (0..3)
         .map(|n| ok(messi.cmd(&format!("sendgroup henderson,xavi belum {n}")))["message_id"].clone())
         .collect();
@@ -119,7 +131,10 @@ fn a_busy_realm_comes_back_whole(from: Broker, to: Broker) {
     let server = target.start();
     let (mut messi, mut henderson) = (messi.again(&server, "realm1"), henderson.again(&server, "realm1"));
     assert_eq!(gone.again(&server, "realm1").cmd("inbox")["code"], "not-authorized");
-    assert_eq!(texts(&henderson.inbox_of(3)), ["belum 0", "belum 1", "belum 2"]);
+    assert_eq!(texts(&henderson.inbox_of(5)), ["belum 0", "belum 1", "belum 2", "grup 1", "grup 2"]);
+    let of_xavi = xavi.again(&server, "realm1").inbox();
+    let of_group: Vec<&str> = texts(&of_xavi).into_iter().filter(|text| text.starts_with("grup")).collect();
+    assert_eq!(of_group, ["grup 2"]);
     assert_eq!(texts(&henderson.realm_inbox_of("realm2", 1)), ["menunggu"]);
     let kept = messi.inbox();
     let kept = texts(&kept);

@@ -14,6 +14,7 @@ mod erase;
 mod errors;
 mod federation;
 mod files;
+mod groups;
 mod history;
 mod messages;
 mod metrics;

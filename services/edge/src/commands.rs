@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antar_broker::{KvError, ReadError};
-use antar_proto::command::{COMMANDS, Command, CommandSpec, Receiver, Verb, lookup};
+use antar_proto::command::{COMMANDS, Command, CommandSpec, Receiver, Verb, With, lookup};
 use antar_proto::error::LOGOUT_NOT_AUTHORIZED;
 use antar_proto::json::write_frame;
 use antar_proto::reply::{Empty, Failure, Message, Ok as OkReply, State};
@@ -208,6 +208,9 @@ impl Connection {
             }
             Command::History { token, with, before, limit } => {
                 let user = self.user(token).await?;
+                if let With::Group(group) = &with {
+                    self.edge.realm.may_read_group(&user, group).await?;
+                }
                 let history = self.edge.realm.history(&user, &with, before, limit).await?;
                 let history = history.ok_or(ErrorCode::NoSuchMessage)?;
                 Ok(with_more(json!({"messages": history.messages}), history.more))
@@ -243,6 +246,14 @@ impl Connection {
                 Ok(with_more(json!({"users": users}), more))
             }
             Command::GetPresence { token, user } => self.presence(token, &user).await,
+            Command::AddGroup { token, group, policy } => self.add_group(token, group, policy).await,
+            Command::JoinGroup { token, group } => self.join_group(token, group).await,
+            Command::LeaveGroup { token, group } => self.leave_group(token, group).await,
+            Command::Groups { token } => self.groups(token).await,
+            Command::Members { token, group } => self.members(token, group).await,
+            Command::InviteGroup { token, group, user } => self.invite_to_group(token, group, user).await,
+            Command::KickGroup { token, group, user } => self.kick_from_group(token, group, user).await,
+            Command::Topic { token, group, text } => self.topic(token, group, text).await,
             // Sends to a realm that cannot be, and to named groups; all other sends never come here.
             Command::SendPrivateRealm { token, .. } | Command::SendGroupRealm { token, .. } => {
                 self.user(token).await?;
@@ -362,7 +373,7 @@ impl Connection {
             "line_bytes_max": self.edge.config.line_bytes_max,
             "pipeline_max": self.edge.config.pipeline_max,
             "file_bytes_max": config.file_bytes_max,
-            "features": ["tags", "message-id-tags", "watch", "status", "history", "search", "block", "files"],
+            "features": ["tags", "message-id-tags", "watch", "status", "history", "search", "block", "files", "groups"],
             "commands": commands,
         })
     }

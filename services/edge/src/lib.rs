@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod counts;
 mod files;
+mod groups;
 mod guests;
 mod http;
 mod listener;

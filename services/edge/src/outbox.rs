@@ -162,6 +162,9 @@ impl<'a> Outgoing<'a> {
             Command::SendGroupRealm { token, realm: Some(realm), to, text } => {
                 (token, Send::RealmGroup(realm, to), text, "Message Sent to Group in Realm")
             }
+            Command::SendNamedGroup { token, group: Some(group), text } => {
+                (token, Send::Named(group), text, "Message Sent")
+            }
             _ => return None,
         };
         Some(Self { token, what, text, message })
@@ -171,7 +174,7 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn receivers(&self) -> usize {
         use antar_realm::Send;
         match self.what {
-            Send::One(_) | Send::RealmOne(..) => 1,
+            Send::One(_) | Send::RealmOne(..) | Send::Named(_) => 1,
             Send::Group(receivers) | Send::RealmGroup(_, receivers) => receivers.len(),
         }
     }
@@ -201,6 +204,8 @@ pub(crate) fn write_outcome(
         SendError::NoSuchRealm => {
             write_frame(out, &failure.detail("add it first: addrealm TOKEN REALM HOST PORT"));
         }
+        SendError::NoSuchGroup => write_frame(out, &failure),
+        SendError::NotAMember => write_frame(out, &failure.detail("join it first: joingroup TOKEN GROUP")),
         SendError::RealmBlocked => {
             write_frame(out, &failure.detail("operators of this realm have blocked the other one"));
         }
@@ -229,6 +234,8 @@ fn code_of(error: &SendError) -> ErrorCode {
     match error {
         SendError::NoSuchUser(_) => ErrorCode::NoSuchUser,
         SendError::NoSuchRealm => ErrorCode::NoSuchRealm,
+        SendError::NoSuchGroup => ErrorCode::NoSuchGroup,
+        SendError::NotAMember => ErrorCode::NotAMember,
         SendError::RealmBlocked => ErrorCode::RealmBlocked,
         SendError::IdReused | SendError::IdAssigned => ErrorCode::BadRequest,
         SendError::MailboxFull => ErrorCode::MailboxFull,

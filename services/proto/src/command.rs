@@ -1,7 +1,9 @@
 //! The commands: one table of what there is, and what each of them carries.
 
+use serde::{Deserialize, Serialize};
+
 use crate::file::Upload;
-use crate::names::{Address, MessageId, RealmId, UserName};
+use crate::names::{Address, GroupAddress, GroupName, MessageId, RealmId, UserName};
 
 /// Most receivers that one send may name.
 pub const RECEIVERS_MAX: usize = 1024;
@@ -31,6 +33,14 @@ pub enum Verb {
     SendPrivateRealm,
     SendGroupRealm,
     GetRealmInbox,
+    AddGroup,
+    JoinGroup,
+    LeaveGroup,
+    Groups,
+    Members,
+    InviteGroup,
+    KickGroup,
+    Topic,
     Register,
     Passwd,
     WhoAmI,
@@ -98,7 +108,7 @@ commands! {
     Auth ["auth"] "USER PASSWORD" 2..=2 text=false session=false "logs in; the reply has the session token";
     Register ["register"] "USER PASSWORD COUNTRY NAME... [invite=CODE]" 4..=4 text=true session=false "makes an account and logs in";
     Send ["send" "sendprivate"] "TOKEN USER[@REALM] TEXT" 3..=3 text=true session=true "sends to one user";
-    SendGroup ["sendgroup"] "TOKEN USER,USER,... TEXT" 3..=3 text=true session=true "sends to several users";
+    SendGroup ["sendgroup"] "TOKEN USER,USER,...|#GROUP TEXT" 3..=3 text=true session=true "sends to several users, or to a group";
     Inbox ["inbox" "getinbox"] "TOKEN" 1..=1 text=false session=true "unread messages from this realm; marks them read";
     List ["list"] "TOKEN" 1..=1 text=false session=true "users with a live session";
     Logout ["logout"] "TOKEN" 1..=1 text=false session=true "ends the session";
@@ -111,9 +121,17 @@ commands! {
     SendGroupFile ["sendgroupfile"] "TOKEN USER,USER,... NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to several users of this realm";
     GetFile ["getfile"] "TOKEN ID [part=K]" 2..=3 text=false session=true "a file that you were sent, or have sent, or one part of it";
     Files ["files"] "TOKEN" 1..=1 text=false session=true "the files that you were sent, or have sent, newest first";
+    AddGroup ["addgroup"] "TOKEN GROUP [open|invite]" 2..=3 text=false session=true "makes a group that you own";
+    JoinGroup ["joingroup"] "TOKEN GROUP" 2..=2 text=false session=true "joins a group that is open, or that you were invited to";
+    LeaveGroup ["leavegroup"] "TOKEN GROUP" 2..=2 text=false session=true "leaves a group, or declines its invitation";
+    Groups ["groups"] "TOKEN" 1..=1 text=false session=true "your groups and invitations";
+    Members ["members"] "TOKEN GROUP" 2..=2 text=false session=true "who is in a group of yours";
+    InviteGroup ["invitegroup"] "TOKEN GROUP USER" 3..=3 text=false session=true "invites a user to a group";
+    KickGroup ["kickgroup"] "TOKEN GROUP USER" 3..=3 text=false session=true "removes a user from a group that you own";
+    Topic ["topic"] "TOKEN GROUP [TEXT]" 2..=3 text=true session=true "shows a group's topic, or sets it";
     Watch ["watch"] "TOKEN" 1..=1 text=false session=true "pushes new messages on this connection, the unread ones first";
     Unwatch ["unwatch"] "TOKEN" 1..=1 text=false session=true "ends watch";
-    History ["history"] "TOKEN [USER|@REALM|USER@REALM] [before=ID] [limit=N]" 1..=4 text=false session=true "what was said, newest last, read or not";
+    History ["history"] "TOKEN [USER|@REALM|USER@REALM|#GROUP] [before=ID] [limit=N]" 1..=4 text=false session=true "what was said, newest last, read or not";
     Search ["search"] "TOKEN WORDS [before=PLACE] [limit=N]" 2..=2 text=true session=true "messages that have all these words, newest first";
     Status ["status"] "TOKEN ID" 2..=2 text=false session=true "where a message that you sent is";
     Block ["block"] "TOKEN USER[@REALM]" 2..=2 text=false session=true "refuses messages from a user, as if you did not exist";
@@ -182,6 +200,18 @@ pub enum With {
     Remote(Address),
     /// Everybody of another realm.
     Realm(RealmId),
+    /// A group that the user is a member of.
+    Group(GroupAddress),
+}
+
+/// Who may join a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupPolicy {
+    /// Every user of the realm.
+    Open,
+    /// Whoever its owner invites.
+    Invite,
 }
 
 /// Where `search` begins, going back from there.
@@ -223,8 +253,43 @@ pub enum Command<'a> {
     /// `sendgroup TOKEN #GROUP TEXT`.
     SendNamedGroup {
         token: &'a str,
-        group: &'a str,
+        group: Option<GroupAddress>,
         text: &'a str,
+    },
+    AddGroup {
+        token: &'a str,
+        group: Option<GroupName>,
+        policy: GroupPolicy,
+    },
+    JoinGroup {
+        token: &'a str,
+        group: Option<GroupAddress>,
+    },
+    LeaveGroup {
+        token: &'a str,
+        group: Option<GroupAddress>,
+    },
+    Groups {
+        token: &'a str,
+    },
+    Members {
+        token: &'a str,
+        group: Option<GroupAddress>,
+    },
+    InviteGroup {
+        token: &'a str,
+        group: Option<GroupAddress>,
+        user: Receiver,
+    },
+    KickGroup {
+        token: &'a str,
+        group: Option<GroupAddress>,
+        user: Receiver,
+    },
+    Topic {
+        token: &'a str,
+        group: Option<GroupAddress>,
+        text: Option<&'a str>,
     },
     Inbox {
         token: &'a str,

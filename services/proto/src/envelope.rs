@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::file::FileInfo;
-use crate::names::{Address, MessageId, NAME_BYTES_MAX, RealmId, UserName};
+use crate::names::{Address, GroupName, MessageId, NAME_BYTES_MAX, RealmId, UserName};
 use crate::reply::State;
 
 /// The only version there is. Another one is dead-lettered and answered.
@@ -62,6 +62,17 @@ pub enum Content {
         /// The file that it brings. Within a realm only: one that another realm names is not shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<FileInfo>,
+    },
+    /// A message to a named group. Stands in the log of the group's realm only; in another realm's inbox it is refused.
+    GroupMessage {
+        /// Who sent it.
+        from: Address,
+        /// The sender's display name.
+        name: String,
+        /// The group.
+        to_group: GroupName,
+        /// The text.
+        text: String,
     },
     /// A word from a realm to one of its own users, about a message that was not delivered. Stands in mailboxes only;
     /// in another realm's inbox it is refused.
@@ -165,6 +176,7 @@ impl Envelope {
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = match &self.content {
             Content::Message { to, text, .. } => text.len() + to.len() * NAME_BYTES_MAX,
+            Content::GroupMessage { text, .. } => text.len(),
             _ => 0,
         };
         let mut bytes = Vec::with_capacity(ENVELOPE_BYTES_USUAL + text);

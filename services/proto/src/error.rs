@@ -17,8 +17,16 @@ pub enum ErrorCode {
     NoSuchUser,
     /// The realm was not added, or nobody answers for it.
     NoSuchRealm,
-    /// There is no such group, or no groups at all.
+    /// There is no such group.
     NoSuchGroup,
+    /// There is a group of this name.
+    GroupExists,
+    /// The group has no more room, or one may not have more of them.
+    GroupFull,
+    /// Only members of the group may do that.
+    NotAMember,
+    /// Only the owner of the group may do that, or whoever was invited.
+    NotAllowed,
     /// There is no such message among those this user sent.
     NoSuchMessage,
     /// The realm was added before.
@@ -63,7 +71,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::NoSuchAccount,
         Self::BadPassword,
         Self::BadCredentials,
@@ -71,6 +79,10 @@ impl ErrorCode {
         Self::NoSuchUser,
         Self::NoSuchRealm,
         Self::NoSuchGroup,
+        Self::GroupExists,
+        Self::GroupFull,
+        Self::NotAMember,
+        Self::NotAllowed,
         Self::NoSuchMessage,
         Self::RealmExists,
         Self::RealmBlocked,
@@ -103,6 +115,10 @@ impl ErrorCode {
             Self::NoSuchUser => "no-such-user",
             Self::NoSuchRealm => "no-such-realm",
             Self::NoSuchGroup => "no-such-group",
+            Self::GroupExists => "group-exists",
+            Self::GroupFull => "group-full",
+            Self::NotAMember => "not-a-member",
+            Self::NotAllowed => "not-allowed",
             Self::NoSuchMessage => "no-such-message",
             Self::RealmExists => "realm-exists",
             Self::RealmBlocked => "realm-blocked",
@@ -141,6 +157,10 @@ impl ErrorCode {
             Self::NoSuchUser => "User Tidak Ditemukan",
             Self::NoSuchRealm => "Realm Tidak Ditemukan",
             Self::NoSuchGroup => "Group Tidak Ditemukan",
+            Self::GroupExists => "Group sudah ada",
+            Self::GroupFull => "Group Penuh",
+            Self::NotAMember => "Bukan Anggota Group",
+            Self::NotAllowed => "Tidak Diizinkan",
             Self::NoSuchMessage => "Pesan Tidak Ditemukan",
             Self::RealmExists => "Realm sudah ada",
             Self::RealmBlocked => "Realm Diblokir",

@@ -17,5 +17,5 @@ pub mod reply;
 
 pub use command::Command;
 pub use error::ErrorCode;
-pub use names::{Address, MessageId, RealmId, Tag, UserName};
+pub use names::{Address, GroupAddress, GroupName, MessageId, RealmId, Tag, UserName};
 pub use parse::{Request, RequestError};

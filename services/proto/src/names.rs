@@ -86,6 +86,32 @@ name! {
     UserName, is_name
 }
 
+name! {
+    /// Name of a group within a realm: `[a-z0-9][a-z0-9_-]{0,31}`, written without its `#`.
+    GroupName, is_name
+}
+
+/// A group as it is written, `#tim` or `#tim@realm1`; the `#` may be left out where nothing else can stand.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GroupAddress {
+    /// The group.
+    pub group: GroupName,
+    /// The realm that it lives in; none for the one that is asked.
+    pub realm: Option<RealmId>,
+}
+
+impl FromStr for GroupAddress {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let text = text.strip_prefix('#').unwrap_or(text);
+        match text.split_once('@') {
+            Some((group, realm)) => Ok(Self { group: group.parse()?, realm: Some(realm.parse()?) }),
+            None => Ok(Self { group: text.parse()?, realm: None }),
+        }
+    }
+}
+
 /// A user of a realm: `messi@realm1`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
@@ -234,6 +260,20 @@ mod tests {
         assert_eq!("messi@realm1".parse::<Address>().unwrap().to_string(), "messi@realm1");
         for bad in ["messi", "@realm1", "messi@", "a@b@c", "messi@local"] {
             assert!(bad.parse::<Address>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_may_be_written_with_its_sign_and_its_realm() {
+        for (text, realm) in
+            [("tim", None), ("#tim", None), ("#tim@realm1", Some("realm1")), ("tim@a", Some("a"))]
+        {
+            let parsed: GroupAddress = text.parse().unwrap();
+            assert_eq!((parsed.group.as_str(), parsed.realm.as_ref().map(RealmId::as_str)), ("tim", realm));
+        }
+        for bad in ["", "#", "##tim", "#tim@", "#@realm1", "#Tim", "#tim.x", "#tim@local", "#tim@a@b", "#a,b"]
+        {
+            assert!(bad.parse::<GroupAddress>().is_err(), "{bad:?}");
         }
     }
 

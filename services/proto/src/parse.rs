@@ -1,8 +1,8 @@
 //! From a line to a [`Request`].
 
 use crate::command::{
-    ARGS_MAX, Before, Command, CommandSpec, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, RECEIVERS_MAX,
-    Receiver, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_WORDS_MAX, Verb, With, lookup,
+    ARGS_MAX, Before, Command, CommandSpec, GroupPolicy, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX,
+    RECEIVERS_MAX, Receiver, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_WORDS_MAX, Verb, With, lookup,
 };
 use crate::error::ErrorCode;
 use crate::file;
@@ -129,7 +129,7 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         }
         Verb::Send => Command::Send { token: a, to: Receiver::parse(b), text: c },
         Verb::SendGroup => match b.strip_prefix('#') {
-            Some(group) => Command::SendNamedGroup { token: a, group, text: c },
+            Some(group) => Command::SendNamedGroup { token: a, group: group.parse().ok(), text: c },
             None => Command::SendGroup { token: a, to: receivers(b)?, text: c },
         },
         Verb::Inbox => Command::Inbox { token: a },
@@ -157,6 +157,24 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
             Command::GetFile { token: a, id: b.parse().ok(), part }
         }
         Verb::Files => Command::Files { token: a },
+        Verb::AddGroup => {
+            let policy = match args.optional(2) {
+                None | Some("open") => GroupPolicy::Open,
+                Some("invite") => GroupPolicy::Invite,
+                Some(_) => return Err("a group is open or invite"),
+            };
+            let group = b.strip_prefix('#').unwrap_or(b).parse().ok();
+            Command::AddGroup { token: a, group, policy }
+        }
+        Verb::JoinGroup => Command::JoinGroup { token: a, group: b.parse().ok() },
+        Verb::LeaveGroup => Command::LeaveGroup { token: a, group: b.parse().ok() },
+        Verb::Groups => Command::Groups { token: a },
+        Verb::Members => Command::Members { token: a, group: b.parse().ok() },
+        Verb::InviteGroup => {
+            Command::InviteGroup { token: a, group: b.parse().ok(), user: Receiver::parse(c) }
+        }
+        Verb::KickGroup => Command::KickGroup { token: a, group: b.parse().ok(), user: Receiver::parse(c) },
+        Verb::Topic => Command::Topic { token: a, group: b.parse().ok(), text: args.optional(2) },
         Verb::Watch => Command::Watch { token: a },
         Verb::Unwatch => Command::Unwatch { token: a },
         Verb::History => history(args)?,
@@ -209,6 +227,7 @@ fn history<'a>(args: &Args<'a>) -> Result<Command<'a>, &'static str> {
                 .ok_or("limit= takes 1 to 200")?;
         } else {
             with = match word.strip_prefix('@') {
+                None if word.starts_with('#') => With::Group(word.parse().map_err(|_| "that is not #GROUP")?),
                 Some(realm) => With::Realm(realm.parse().map_err(|_| "that is not the id of a realm")?),
                 None if word.contains('@') => {
                     With::Remote(word.parse().map_err(|_| "that is not USER@REALM")?)
@@ -300,6 +319,10 @@ mod tests {
             (b"sendgroup T , hi", "bad-request"),
             (b"history T limit=0", "bad-request"),
             (b"history T before=x", "bad-request"),
+            (b"history T #Tim", "bad-request"),
+            (b"addgroup T tim closed", "bad-request"),
+            (b"addgroup T", "bad-request"),
+            (b"topic T", "bad-request"),
             (b"@a/b ping", "bad-request"),
             (b"send a x\rsend b y", "bad-request"),
             (b"send T messi a\0b", "bad-request"),
@@ -312,6 +335,32 @@ mod tests {
             assert_eq!(code(line), expected, "{:?}", String::from_utf8_lossy(line));
         }
         assert_eq!(parse(b"   ").unwrap(), None);
+    }
+
+    #[test]
+    fn a_group_is_named_with_or_without_its_sign() {
+        let group = |text: &str| text.parse().ok();
+        assert_eq!(
+            command("sendgroup T #tim  halo  tim "),
+            Command::SendNamedGroup { token: "T", group: group("tim"), text: "halo  tim" }
+        );
+        assert_eq!(
+            command("sendgroup T #no.name halo"),
+            Command::SendNamedGroup { token: "T", group: None, text: "halo" }
+        );
+        for text in ["joingroup T tim", "joingroup T #tim"] {
+            assert_eq!(command(text), Command::JoinGroup { token: "T", group: group("tim") });
+        }
+        let added = |policy| Command::AddGroup { token: "T", group: "tim".parse().ok(), policy };
+        assert_eq!(command("addgroup T #tim"), added(GroupPolicy::Open));
+        assert_eq!(command("addgroup T tim invite"), added(GroupPolicy::Invite));
+        let topic = |text| Command::Topic { token: "T", group: group("tim"), text };
+        assert_eq!(command("topic T tim"), topic(None));
+        assert_eq!(command("topic T tim  final  malam ini "), topic(Some("final  malam ini")));
+        let Command::History { with, .. } = command("history T #tim@realm1") else {
+            panic!("another command")
+        };
+        assert_eq!(with, With::Group("#tim@realm1".parse().unwrap()));
     }
 
     #[test]

@@ -174,7 +174,12 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> KvCopy<T> {
 
     /// Removes a key. When this returns [`Self::get`] no longer shows it.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), KvError> {
-        self.inner.broker.kv_delete(&self.inner.bucket, key, Expect::Any).await?;
+        self.delete_if(key, Expect::Any).await
+    }
+
+    /// Likewise, if what is expected is true then.
+    pub(crate) async fn delete_if(&self, key: &str, expect: Expect) -> Result<(), KvError> {
+        self.inner.broker.kv_delete(&self.inner.bucket, key, expect).await?;
         self.wait_until(|map| !map.contains_key(key)).await
     }
 

@@ -146,7 +146,7 @@ impl Claim {
 impl From<&Envelope> for Claim {
     fn from(envelope: &Envelope) -> Self {
         let from = match &envelope.content {
-            Content::Message { from, .. } => Some(from.clone()),
+            Content::Message { from, .. } | Content::GroupMessage { from, .. } => Some(from.clone()),
             Content::Notice { .. } | Content::Receipt { .. } => None,
         };
         let (id, lane) = (envelope.id, envelope.lane);

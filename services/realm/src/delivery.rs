@@ -309,7 +309,7 @@ impl Delivery {
                     self.receipt(reign, &arrival, envelope.id, number, outcome, batch);
                 }
             }
-            Content::Notice { .. } => return Ok(Err(Dead::Kind)),
+            Content::Notice { .. } | Content::GroupMessage { .. } => return Ok(Err(Dead::Kind)),
         }
         Ok(Ok(()))
     }

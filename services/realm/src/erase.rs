@@ -25,6 +25,7 @@ impl Shared {
         };
         self.sessions.end_all(user, None).await?;
         let mut entries = self.empty_boxes(user).await?;
+        self.leave_all_groups(user).await?;
         self.cursors.forget(user).await?;
         self.forget_blocks(user).await?;
         if known {

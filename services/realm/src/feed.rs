@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use antar_broker::{Entry, ReadError, ReadFrom, ReadLimit, Seq, Tail};
 use antar_proto::UserName;
+use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::Event;
 use tokio::time::Instant;
 
 use crate::cursor::ReadMark;
+use crate::group::GroupFeed;
 use crate::mail::Mail;
 use crate::mailbox::status_event;
-use crate::places::{BOX_SENT, BOX_STATUS, box_of};
+use crate::places::{BOX_SENT, BOX_STATUS, box_of, group_of};
 use crate::shared::Shared;
 
 /// Most entries, and bytes of them, that one step returns.
@@ -34,6 +36,7 @@ pub struct Feed {
     upto: Seq,
     /// When the broker is tried again.
     retry_at: Option<Instant>,
+    groups: GroupFeed,
 }
 
 /// A step of a feed.
@@ -62,8 +65,9 @@ impl Shared {
             }
         }
         let tail = self.broker.tail(&self.places.mail_all(user), start).await?;
+        let groups = GroupFeed::new(self);
         let (shared, user, tail) = (self.clone(), user.clone(), Some(tail));
-        Ok(Feed { shared, user, backlog, start, tail, upto: start, retry_at: None })
+        Ok(Feed { shared, user, backlog, start, tail, upto: start, retry_at: None, groups })
     }
 }
 
@@ -80,6 +84,7 @@ impl Feed {
                 Err(ReadError::Unavailable(error)) => {
                     tracing::warn!(user = %self.user, error, "a watch waits for the broker");
                     self.tail = None;
+                    self.groups.reset();
                     self.retry_at = Some(Instant::now() + RETRY_DELAY);
                 }
                 step => return step,
@@ -107,6 +112,11 @@ impl Feed {
             }
         }
         let mut step = Step::default();
+        let unread = self.groups.prepare(&self.shared, &self.user, STEP).await?;
+        if !unread.is_empty() {
+            unread.iter().for_each(|entry| self.add(entry, &mut step));
+            return Ok(step);
+        }
         let tail = match &mut self.tail {
             Some(tail) => tail,
             none => {
@@ -114,10 +124,16 @@ impl Feed {
                 none.insert(self.shared.broker.tail(&all, self.upto).await?)
             }
         };
-        for entry in tail.next_batch(STEP).await? {
-            self.upto = entry.seq;
-            self.add(&entry, &mut step);
-        }
+        // Cancel-safe: each of them returns an entry or keeps it.
+        let entries = tokio::select! {
+            mail = tail.next_batch(STEP) => {
+                let mail = mail?;
+                self.upto = mail.last().map_or(self.upto, |last| last.seq);
+                mail
+            }
+            said = self.groups.next(STEP) => said?,
+        };
+        entries.iter().for_each(|entry| self.add(entry, &mut step));
         Ok(step)
     }
 
@@ -127,7 +143,15 @@ impl Feed {
     }
 
     fn add(&self, entry: &Entry, step: &mut Step) {
-        let mailbox = match box_of(&entry.subject) {
+        let group = group_of(&entry.subject);
+        if let Some(group) = &group
+            && !(self.groups.follows(group) && self.shared.is_member(group, &self.user))
+        {
+            return;
+        }
+        let group_box = group.map(|group| self.shared.places.group_box(&group));
+        let shown = if group_box.is_some() { BOX_LOCAL } else { box_of(&entry.subject) };
+        let mailbox = match group_box.as_deref().unwrap_or(box_of(&entry.subject)) {
             BOX_SENT => return,
             BOX_STATUS => return step.events.extend(status_event(entry).map(Event::Status)),
             mailbox => mailbox,
@@ -141,7 +165,7 @@ impl Feed {
         if let Some(mail) = Mail::of(entry) {
             step.marks[at].remote.extend(self.shared.remote_read(&self.user, entry, &mail));
             let message = self.shared.message_to(&self.user, &mail);
-            step.events.push(Event::Message { mailbox: mailbox.to_owned(), message });
+            step.events.push(Event::Message { mailbox: shown.to_owned(), message });
         }
     }
 }

@@ -36,6 +36,9 @@ pub(crate) struct Mail<'a> {
     about: Option<MessageId>,
     #[serde(default)]
     file: Option<Box<FileInfo>>,
+    /// The group that it was written to; empty for all others.
+    #[serde(borrow, default)]
+    pub(crate) to_group: Cow<'a, str>,
 }
 
 impl<'a> Mail<'a> {
@@ -70,6 +73,7 @@ impl<'a> Mail<'a> {
             about: self.about,
             // Another realm's word about a file that nobody here keeps.
             file: self.file.clone().filter(|_| self.origin == self.dest),
+            group: self.to_group.parse().ok(),
         }
     }
 }
@@ -97,7 +101,10 @@ pub(crate) fn is_group(entry: &Entry) -> bool {
 /// Whether two stored envelopes carry the same message: the same text and file to the same receivers.
 pub(crate) fn same_message(one: &[u8], other: &[u8]) -> bool {
     let content = |bytes| match Envelope::from_bytes(bytes).map(|envelope| envelope.content) {
-        Ok(Content::Message { to, group, text, file, .. }) => Some((to, group, text, file)),
+        Ok(Content::Message { to, group, text, file, .. }) => Some((to, group, None, text, file)),
+        Ok(Content::GroupMessage { to_group, text, .. }) => {
+            Some((Vec::new(), true, Some(to_group), text, None))
+        }
         _ => None,
     };
     content(one) == content(other)

@@ -50,7 +50,7 @@ pub struct UnreadMessage {
     /// As its receiver sees it.
     pub message: Message,
     seq: Seq,
-    bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A piece of what was said.
@@ -80,8 +80,19 @@ impl Shared {
         limit: ReadLimit,
     ) -> Result<Unread, ReadError> {
         let subject = self.places.mail_box(user, mailbox);
+        self.unread_in(user, mailbox, &subject, limit).await
+    }
+
+    /// What a user has not read on a subject, after the cursor of `mailbox`.
+    pub(crate) async fn unread_in(
+        &self,
+        user: &UserName,
+        mailbox: &str,
+        subject: &Subject,
+        limit: ReadLimit,
+    ) -> Result<Unread, ReadError> {
         let mut unread = Unread::default();
-        let last = self.broker.last(&subject).await?;
+        let last = self.broker.last(subject).await?;
         if last <= self.cursors.get(user, mailbox) {
             return Ok(unread);
         }
@@ -92,7 +103,7 @@ impl Shared {
         if last <= cursor {
             return Ok(unread);
         }
-        let page = self.broker.read(&Filter::from(&subject), ReadFrom::After(cursor), limit).await?;
+        let page = self.broker.read(&Filter::from(subject), ReadFrom::After(cursor), limit).await?;
         unread.more = page.more;
         if let Some(last) = page.entries.last() {
             let mut mark =
@@ -126,8 +137,7 @@ impl Shared {
             }
             let one = self.unread(user, peer.realm.as_str(), left).await?;
             left.entries_max = left.entries_max.saturating_sub(one.messages.len());
-            left.bytes_max =
-                left.bytes_max.saturating_sub(one.messages.iter().map(|message| message.bytes).sum());
+            left.bytes_max = left.bytes_max.saturating_sub(one.bytes());
             all.messages.extend(one.messages);
             all.marks.extend(one.marks);
             all.more |= one.more;
@@ -152,6 +162,9 @@ impl Shared {
 
     /// A message as its receiver sees it.
     pub(crate) fn message_to(&self, user: &UserName, mail: &Mail<'_>) -> Message {
+        if !mail.to_group.is_empty() {
+            return mail.message(&format!("#{}", mail.to_group), format!("#{}@{}", mail.to_group, mail.dest));
+        }
         let account = self.accounts.get(user);
         let name = account.as_ref().map_or(user.as_str(), |account| account.name.as_str());
         mail.message(name, format!("{user}@{}", self.places.realm()))
@@ -179,7 +192,7 @@ impl Shared {
         limit: usize,
     ) -> Result<Option<History>, ReadError> {
         let _scan = self.scans.acquire().await;
-        let filter = self.places.mail_all(user);
+        let filter = self.said(user, with);
         if let Some(time) = before.and_then(time_of) {
             let hint = self.first_since(&filter, Timestamp(time.0 + CLOCK_SKEW_US)).await?;
             let found = self.history_from(user, with, before, limit, hint).await?;
@@ -199,7 +212,7 @@ impl Shared {
         limit: usize,
         mut from: ReadFrom,
     ) -> Result<Option<History>, ReadError> {
-        let filter = self.places.mail_all(user);
+        let filter = self.said(user, with);
         let mut seen = HashSet::new();
         let mut history = History { messages: Vec::new(), more: false };
         let (mut scanned, mut bytes) = (0, 0);
@@ -257,7 +270,7 @@ impl Shared {
         let mailbox = box_of(&entry.subject);
         let own = self.places.realm().as_str();
         let (other, user) = match with {
-            With::All => return true,
+            With::All | With::Group(_) => return true,
             With::Realm(realm) => {
                 return mailbox == realm.as_str() || (mailbox == BOX_SENT && mail.dest == realm.as_str());
             }
@@ -303,7 +316,7 @@ impl Shared {
         let _scan = self.scans.acquire().await;
         let found = self.find_sent(user, id).await?;
         if found.is_empty() {
-            return Ok(None);
+            return self.group_status(user, id).await;
         }
         let mut status = Vec::new();
         for entry in &found {

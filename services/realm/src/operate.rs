@@ -83,6 +83,7 @@ impl Shared {
                 // Dead to the outside first, gone last: a removal that was broken off can be repeated.
                 self.accounts.set_disabled(&user, true).await?;
                 self.sessions.end_all(&user, None).await?;
+                self.leave_all_groups(&user).await?;
                 // Who gets this name later must not find the mail of who had it before.
                 self.empty_boxes(&user).await?;
                 self.accounts.remove(&user).await?;

@@ -2,7 +2,7 @@
 
 use antar_broker::{Bucket, Filter, QueueName, ReadError, SharedBroker, StreamSpec, Subject};
 use antar_proto::names::BOX_LOCAL;
-use antar_proto::{RealmId, UserName};
+use antar_proto::{GroupName, RealmId, UserName};
 
 /// Box of a user's own sent messages. No realm id begins with `_`.
 pub(crate) const BOX_SENT: &str = "_sent";
@@ -21,6 +21,10 @@ pub(crate) const EDGES: &str = "edges";
 /// The bucket of what is kept of each file beside its parts, and that of the parts.
 pub(crate) const FILES: &str = "files";
 pub(crate) const FILE_PARTS: &str = "file_parts";
+/// The bucket of groups.
+pub(crate) const GROUPS: &str = "groups";
+/// What the names of boxes begin with that are groups, in the keys of cursors. No realm id begins with `_`.
+const GROUP_BOX: &str = "_group.";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
 pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
@@ -53,7 +57,32 @@ impl Places {
 
     /// The box with this cursor key, `<user>.<box>`.
     pub(crate) fn mail_of_cursor(&self, key: &str) -> Option<Subject> {
-        Subject::new(format!("realm.{}.mail.{key}", self.realm)).ok()
+        let (_, mailbox) = key.split_once('.')?;
+        let is_mail = !mailbox.starts_with(GROUP_BOX);
+        is_mail.then(|| Subject::new(format!("realm.{}.mail.{key}", self.realm)).ok()).flatten()
+    }
+
+    /// What the cursor with this key is about: a box, or a group.
+    pub(crate) fn of_cursor(&self, key: &str) -> Option<Subject> {
+        match key.split_once('.')?.1.strip_prefix(GROUP_BOX) {
+            Some(group) => group.parse().ok().map(|group| self.group(&group)),
+            None => self.mail_of_cursor(key),
+        }
+    }
+
+    /// What is said in a group.
+    pub(crate) fn group(&self, group: &GroupName) -> Subject {
+        self.subject(format_args!("group.{group}"))
+    }
+
+    /// What is said in all groups.
+    pub(crate) fn groups(&self) -> Filter {
+        Filter::new(format!("realm.{}.group.*", self.realm)).expect(PLAIN)
+    }
+
+    /// A group in the place of a box, for cursors.
+    pub(crate) fn group_box(&self, group: &GroupName) -> String {
+        format!("{GROUP_BOX}{group}")
     }
 
     /// Messages from this realm.
@@ -192,8 +221,8 @@ impl Places {
     }
 
     /// All buckets but that of edges and those of files.
-    pub(crate) fn buckets(&self) -> [Bucket; 8] {
-        ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES, DEAD]
+    pub(crate) fn buckets(&self) -> [Bucket; 9] {
+        ["accounts", "sessions", "cursors", "peers", "invites", "settings", LANES, DEAD, GROUPS]
             .map(|name| self.bucket(name))
     }
 
@@ -228,6 +257,12 @@ pub(crate) struct Source {
     pub(crate) queue: QueueName,
     /// Where each worker begins with an entry of its own, in the stream of outboxes.
     pub(crate) fence: Subject,
+}
+
+/// The group of a subject, `realm.<id>.group.<group>`.
+pub(crate) fn group_of(subject: &Subject) -> Option<GroupName> {
+    let mut tokens = subject.tokens().skip(2);
+    (tokens.next() == Some("group")).then(|| tokens.next()?.parse().ok()).flatten()
 }
 
 /// The box of a mailbox subject, `realm.<id>.mail.<user>.<box>`.

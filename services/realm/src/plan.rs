@@ -49,6 +49,7 @@ impl Shared {
             Send::Group(receivers) => (None, receivers),
             Send::RealmOne(realm, receiver) => (Some(realm), std::slice::from_ref(receiver)),
             Send::RealmGroup(realm, receivers) => (Some(realm), receivers),
+            Send::Named(_) => return Ok(()),
         };
         let own = self.places.realm();
         let mut peers: HashSet<&RealmId> = realm.into_iter().collect();
@@ -101,6 +102,8 @@ impl Shared {
                     other => plan.unknown.push(other.to_string()),
                 }
             }
+            // A group is no list of receivers: see `group::post`.
+            Send::Named(_) => return Err(SendError::NoSuchGroup),
             Send::RealmGroup(realm, receivers) => {
                 self.check_peer(realm)?;
                 self.plan_group(&mut plan, from, realm, receivers);

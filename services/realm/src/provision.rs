@@ -10,10 +10,12 @@ use crate::config::{Provision, RealmConfig};
 use crate::copy::holds_nothing;
 use crate::key::RealmKey;
 use crate::key_file;
-use crate::places::{DEAD, EDGES, FILE_PARTS, FILES, Places};
+use crate::places::{DEAD, EDGES, FILE_PARTS, FILES, GROUPS, Places};
 use crate::realm::StartError;
 use crate::snapshot;
 
+/// Buckets that came with later versions.
+const LATER: [&str; 2] = [DEAD, GROUPS];
 /// How long making a realm's streams may take another edge that starts at the same time, and how often is looked.
 const MAKING_MAX: Duration = Duration::from_secs(2);
 const MAKING_LOOK: Duration = Duration::from_millis(100);
@@ -71,7 +73,7 @@ async fn provision_now(
     let (streams, buckets) = (places.streams(config.mailbox_entries_max), places.buckets());
     // A realm that an older version made has none of these, and has lost nothing.
     let (mut later, kept): (Vec<_>, Vec<_>) =
-        buckets.iter().cloned().partition(|bucket| *bucket == places.bucket(DEAD));
+        buckets.iter().cloned().partition(|bucket| LATER.iter().any(|name| *bucket == places.bucket(name)));
     later.push(places.bucket(EDGES));
     let mut names = broker.missing(&streams, &kept).await?;
     let is_whole = names.is_empty();

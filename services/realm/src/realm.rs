@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use antar_broker::{KvError, OpenError, ReadError, RequestError, SharedBroker};
 use antar_proto::command::With;
 use antar_proto::{Address, MessageId, RealmId, UserName};
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,14 +25,15 @@ use crate::cursor::{Cursors, ReadMark};
 use crate::edges::Activity;
 use crate::event::RealmEvent;
 use crate::feed::Feed;
-use crate::file::{FileError, FilePart, FileView, Files, NewFile, Stored};
+use crate::file::Files;
+use crate::group::Groups;
 use crate::invite::Invites;
 use crate::key_file::{self, KeyError, Rotated};
 use crate::login::{LoginError, Throttle};
-use crate::mailbox::{History, INBOX_LIMIT, MessageStatus, Unread};
+use crate::mailbox::{History, MessageStatus, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
-use crate::places::{EDGES, FILE_PARTS, FILES, Places};
+use crate::places::{EDGES, FILE_PARTS, FILES, GROUPS, Places};
 use crate::provision::{Made, make};
 use crate::quarantine::Held;
 use crate::rate::Rates;
@@ -123,6 +123,7 @@ impl Realm {
             cursors: Cursors::new(copies.open("cursors").await?),
             peers: Peers::new(copies.open("peers").await?),
             invites: Invites::new(copies.open("invites").await?),
+            groups: Groups::new(copies.open(GROUPS).await?),
             throttle: Throttle::default(),
             files: Files::new(copies.open(FILES).await?, places.bucket(FILE_PARTS), broker.clone()),
             settings,
@@ -267,35 +268,10 @@ impl Realm {
         self.shared.send(from, what, Said { text, file: None }, id).instrument(span).await
     }
 
-    /// Stores a part of a file; the last one sends the message that names it. See [`Stored`].
-    pub async fn put_part(
-        &self,
-        owner: &UserName,
-        new: NewFile<'_>,
-        bytes: Bytes,
-    ) -> Result<Stored, FileError> {
-        self.shared.put_part(owner, new, bytes).await
-    }
-
-    /// One part of a file that `user` was sent, or has sent.
-    pub async fn file_part(
-        &self,
-        user: &UserName,
-        id: MessageId,
-        number: u32,
-    ) -> Result<FilePart, FileError> {
-        self.shared.files.get(user, id, number).await
-    }
-
-    /// The newest `limit` files that `user` was sent, or has sent; whether there are more.
-    pub fn files(&self, user: &UserName, limit: usize) -> (Vec<FileView>, bool) {
-        self.shared.files.of(user, limit)
-    }
-
     /// Unread messages from this realm.
     pub async fn inbox(&self, user: &UserName) -> Result<Unread, ReadError> {
         let span = tracing::info_span!(target: SPANS, "read", realm = %self.id());
-        self.shared.unread(user, antar_proto::names::BOX_LOCAL, INBOX_LIMIT).instrument(span).await
+        self.shared.unread_here(user).instrument(span).await
     }
 
     /// Unread messages exchanged with another realm; with the own id, with any. `None` if it was not added.

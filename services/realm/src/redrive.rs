@@ -231,7 +231,7 @@ impl Shared {
                 }
                 Ok(id)
             }
-            Content::Notice { .. } => Err(Dead::Kind.into()),
+            Content::Notice { .. } | Content::GroupMessage { .. } => Err(Dead::Kind.into()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use antar_broker::{Filter, QueueName, ReadError, ReadFrom, ReadLimit, Seq, Subject};
 use antar_proto::names::BOX_LOCAL;
-use antar_proto::{RealmId, UserName};
+use antar_proto::{GroupName, RealmId, UserName};
 
 use crate::places::{BOX_SENT, BOX_STATUS, LANE_ENTRIES_MAX, box_of};
 use crate::shared::Shared;
@@ -57,6 +57,9 @@ impl Shared {
         let upto = match tokens[2..] {
             ["mail", user, mailbox] if mailbox != BOX_SENT && mailbox != BOX_STATUS => {
                 user.parse::<UserName>().map_or(Seq::ZERO, |user| self.cursors.get(&user, mailbox))
+            }
+            ["group", group] => {
+                group.parse::<GroupName>().map_or(Seq::ZERO, |group| self.read_by_all(&group))
             }
             ["outbox", peer] => match peer.parse::<RealmId>() {
                 Ok(peer) => self.acked(&self.places.lane_queue(&peer)).await,

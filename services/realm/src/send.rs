@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use antar_broker::{Append, AppendError, Appended, PendingAppend, ReadError, Subject};
 use antar_proto::command::Receiver;
 use antar_proto::file::FileInfo;
-use antar_proto::{MessageId, RealmId, UserName};
+use antar_proto::{GroupAddress, MessageId, RealmId, UserName};
 
 use crate::hop::log_hop;
 use crate::mail::same_message;
@@ -35,6 +35,8 @@ pub enum Send<'a> {
     RealmOne(&'a RealmId, &'a Receiver),
     /// `sendgrouprealm`: users of that realm and of this one, filed under that realm.
     RealmGroup(&'a RealmId, &'a [Receiver]),
+    /// `sendgroup` to a named group.
+    Named(&'a GroupAddress),
 }
 
 /// What a message says.
@@ -78,6 +80,12 @@ pub enum SendError {
     /// The realm was not added.
     #[error("no such realm")]
     NoSuchRealm,
+    /// There is no such group here.
+    #[error("no such group")]
+    NoSuchGroup,
+    /// The sender is no member of the group.
+    #[error("not a member of the group")]
+    NotAMember,
     /// An operator has blocked the realm.
     #[error("the realm is blocked")]
     RealmBlocked,
@@ -190,6 +198,9 @@ impl Shared {
         if matches!(id, SendId::Chosen(id) if id.is_assigned()) {
             return Err(SendError::IdAssigned);
         }
+        if let Send::Named(group) = what {
+            return self.post(from, group, said.text, id).await;
+        }
         let mut plan = match self.plan(from, what) {
             Ok(plan) if plan.unknown.is_empty() => plan,
             Err(error) if !matches!(error, SendError::NoSuchRealm) => return Err(error),
@@ -218,6 +229,23 @@ impl Shared {
             }
         }
         Ok(Sending { state: SendingState::Boxed(Box::pin(all(waiting))), unknown })
+    }
+
+    /// Queues a message that is one append.
+    pub(crate) async fn queue_one(
+        self: &Arc<Self>,
+        from: &UserName,
+        append: Append,
+        id: MessageId,
+    ) -> Result<Sending, SendError> {
+        self.watch_room(&append.subjects);
+        let queued = self.broker.append(append.clone()).await;
+        let one = One { shared: self.clone(), from: from.clone(), id, append };
+        let state = match queued {
+            Ok(pending) => SendingState::Waiting { pending, one },
+            refused => SendingState::Boxed(Box::pin(all(vec![(refused, one)]))),
+        };
+        Ok(Sending { state, unknown: Vec::new() })
     }
 }
 

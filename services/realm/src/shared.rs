@@ -26,6 +26,7 @@ use crate::cursor::Cursors;
 use crate::edges::{Activity, EdgeRecord};
 use crate::event::RealmEvent;
 use crate::file::Files;
+use crate::group::Groups;
 use crate::invite::Invites;
 use crate::key::RealmKey;
 use crate::key_file::KeyRecord;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) cursors: Cursors,
     pub(crate) peers: Peers,
     pub(crate) invites: Invites,
+    pub(crate) groups: Groups,
     pub(crate) throttle: Throttle,
     pub(crate) files: Files,
     pub(crate) settings: KvCopy<Setting>,

@@ -25,7 +25,7 @@ const RESTORING: &str = "restoring";
 pub const STREAMS: [&str; 3] = ["INBOX", "MAIL", "LOG"];
 /// The bucket of accounts.
 pub const ACCOUNTS: &str = "accounts";
-/// The bucket of cursors: keys `<user>.<box>`, values sequences.
+/// The bucket of cursors: keys `<user>.<box>` or `<user>._group.<group>`, values sequences.
 pub const CURSORS: &str = "cursors";
 /// The bucket of peers.
 pub const PEERS: &str = "peers";
@@ -104,9 +104,9 @@ impl Snapshot {
         }
     }
 
-    /// The box that a cursor is about.
+    /// The box, or the group, that a cursor is about.
     pub fn cursor_subject(&self, key: &str) -> Option<Subject> {
-        self.places.mail_of_cursor(key)
+        self.places.of_cursor(key)
     }
 
     /// Whether entries of this subject only fence off workers of a running realm, and mean nothing to another one.

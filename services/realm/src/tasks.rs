@@ -7,9 +7,9 @@ use std::time::Duration;
 use antar_broker::{
     AppendError, Filter, KvError, ReadError, ReadFrom, ReadLimit, Request, Seq, Subject, Timestamp,
 };
-use antar_proto::RealmId;
 use antar_proto::envelope::Outcome;
 use antar_proto::reply::State;
+use antar_proto::{GroupName, RealmId};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminReply, AdminRequest, PeerInfo};
@@ -211,6 +211,10 @@ async fn sweep_once(shared: &Arc<Shared>) -> Result<(), ReadError> {
             };
             trim_older(shared, &subject, before, upto).await?;
         }
+    }
+    for (name, _) in shared.groups.copy.all() {
+        let Ok(group) = name.parse::<GroupName>() else { continue };
+        trim_older(shared, &places.group(&group), before, shared.read_by_all(&group)).await?;
     }
     for peer in shared.peers.all() {
         let carried = shared.acked(&places.lane_queue(&peer.realm)).await;

@@ -140,6 +140,7 @@ mod tests {
             (places.outbox(&peer), Kind::Outbox, None, Some("b")),
             (places.inbox(), Kind::Inbox, None, None),
             (places.source(Some(&peer)).inbox, Kind::Inbox, None, Some("b")),
+            (places.group(&"tim".parse().unwrap()), Kind::Group, None, Some("tim")),
             (places.event(), Kind::Event, None, None),
             (places.dead(), Kind::Dead, None, None),
         ] {

@@ -95,6 +95,8 @@ struct Body<'a> {
     #[serde(borrow, default)]
     to: To<'a>,
     #[serde(borrow, default)]
+    to_group: Cow<'a, str>,
+    #[serde(borrow, default)]
     text: Cow<'a, str>,
     #[serde(borrow, default)]
     event: Cow<'a, str>,
@@ -204,6 +206,10 @@ impl<'a> Facts<'a> {
             }
             (_, "message") => {
                 let (from, to) = (body.from, body.to.0);
+                Self { what: What::Message, from, to, text: Some(text), ..facts }
+            }
+            (_, "group-message") => {
+                let (from, to) = (body.from, vec![Cow::Owned(format!("#{}", body.to_group))]);
                 Self { what: What::Message, from, to, text: Some(text), ..facts }
             }
             (_, "notice") => {

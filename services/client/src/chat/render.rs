@@ -80,7 +80,17 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
         Verb::Help => Some(help::text(prepared.about.first().map(String::as_str))),
         Verb::SendFile | Verb::SendGroupFile | Verb::GetFile => None,
         Verb::Files => rows(reply, "files", "no files", view.style),
-        Verb::Status | Verb::Blocks | Verb::Capabilities => None,
+        Verb::Groups => rows(reply, "groups", "no groups: addgroup GROUP, or joingroup GROUP", view.style),
+        Verb::Status
+        | Verb::Capabilities
+        | Verb::Blocks
+        | Verb::AddGroup
+        | Verb::JoinGroup
+        | Verb::LeaveGroup
+        | Verb::Members
+        | Verb::InviteGroup
+        | Verb::KickGroup
+        | Verb::Topic => None,
     }
 }
 

@@ -119,6 +119,12 @@ fn outcome(id: MessageId, sent: Result<Sent, SendError>) -> Response {
         Err(SendError::NoSuchRealm) => {
             answer(StatusCode::UNPROCESSABLE_ENTITY, &failure(ErrorCode::NoSuchRealm))
         }
+        Err(SendError::NoSuchGroup) => {
+            answer(StatusCode::UNPROCESSABLE_ENTITY, &failure(ErrorCode::NoSuchGroup))
+        }
+        Err(SendError::NotAMember) => {
+            answer(StatusCode::UNPROCESSABLE_ENTITY, &failure(ErrorCode::NotAMember))
+        }
         Err(SendError::RealmBlocked) => {
             answer(StatusCode::UNPROCESSABLE_ENTITY, &failure(ErrorCode::RealmBlocked))
         }

@@ -9,6 +9,7 @@
 //! written once (`Expect::Absent`), on both brokers and by contracts that both are tested for.
 
 mod age;
+mod api;
 mod read;
 mod upload;
 

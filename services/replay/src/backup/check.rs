@@ -1,6 +1,6 @@
 //! Reads a whole backup before anything is done with it: that it is as it was written, and that it makes sense.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use antar_broker::{EntryId, Seq, StreamSpec, Subject};
@@ -28,7 +28,8 @@ pub struct Contents {
     /// How many entries the fullest box of a mailbox has.
     pub fullest_box: u64,
     /// How far each box was read.
-    pub(super) cursors: HashMap<Subject, Seq>,
+    /// Where each subject was read up to, by whoever reads it.
+    pub(super) cursors: HashMap<Subject, BTreeSet<Seq>>,
     /// How far each queue was worked on, by its subject.
     pub(super) queues: HashMap<Subject, Seq>,
     /// The epoch of the lane to each peer.
@@ -89,7 +90,7 @@ struct Checking {
     /// The last sequence of the stream.
     seq: u64,
     seed: Option<Zeroizing<String>>,
-    cursors: HashMap<Subject, Seq>,
+    cursors: HashMap<Subject, BTreeSet<Seq>>,
     queues: HashMap<Subject, Seq>,
     epochs: HashMap<String, u64>,
     boxes: HashMap<String, u64>,
@@ -141,7 +142,7 @@ impl Checking {
         if bucket == CURSORS {
             let seq = serde_json::from_slice::<u64>(&bytes).map_err(|_| "a cursor is no number")?;
             let subject = self.snapshot.cursor_subject(&key).ok_or("a cursor is of no box")?;
-            self.cursors.insert(subject, Seq(seq));
+            self.cursors.entry(subject).or_default().insert(Seq(seq));
         }
         if bucket == PEERS {
             let epoch = Restored::epoch_of(&bytes).ok_or("a peer has no epoch")?;

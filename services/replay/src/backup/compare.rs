@@ -1,6 +1,6 @@
 //! Compares what was restored with its backup, entry by entry, and finds out on the way where positions have gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use antar_broker::{Entry, EntryId, Headers, Seq, Subject, Timestamp};
 use antar_realm::restored::Restored;
@@ -62,14 +62,35 @@ impl Wanted {
 /// Where positions have gone.
 pub(super) struct Positions<'a> {
     contents: &'a Contents,
-    pub(super) cursors: HashMap<Subject, Seq>,
+    cursors: HashMap<Subject, Cursors>,
     pub(super) queues: HashMap<Subject, Seq>,
     pub(super) inbox_upto: Seq,
 }
 
+/// Where the cursors of a subject have gone: a group has one for each member.
+#[derive(Default)]
+struct Cursors {
+    /// Those before which the reading is not yet.
+    left: BTreeSet<Seq>,
+    gone: HashMap<Seq, Seq>,
+    /// Where the entry is now that was read last.
+    last: Seq,
+}
+
 impl<'a> Positions<'a> {
     pub(super) fn new(contents: &'a Contents) -> Self {
-        Self { contents, cursors: HashMap::new(), queues: HashMap::new(), inbox_upto: Seq::ZERO }
+        let begun = |(subject, left): (&Subject, &BTreeSet<Seq>)| {
+            (subject.clone(), Cursors { left: left.clone(), ..Cursors::default() })
+        };
+        let cursors = contents.cursors.iter().map(begun).collect();
+        Self { contents, cursors, queues: HashMap::new(), inbox_upto: Seq::ZERO }
+    }
+
+    /// Where a cursor is now that was at `before`: behind the last entry that had been read.
+    pub(super) fn cursor(&self, subject: &Subject, before: Seq) -> Seq {
+        self.cursors
+            .get(subject)
+            .map_or(Seq::ZERO, |cursors| cursors.gone.get(&before).copied().unwrap_or(cursors.last))
     }
 
     /// Takes note that an entry of a stream that was at `before` is at `now`. They come in their order.
@@ -77,12 +98,14 @@ impl<'a> Positions<'a> {
         if stream == STREAMS[0] {
             self.inbox_upto = now;
         }
-        for (old, new) in
-            [(&self.contents.cursors, &mut self.cursors), (&self.contents.queues, &mut self.queues)]
-        {
-            if old.get(subject).is_some_and(|upto| before <= *upto) {
-                new.insert(subject.clone(), now);
+        if let Some(cursors) = self.cursors.get_mut(subject) {
+            while cursors.left.first().is_some_and(|upto| *upto < before) {
+                cursors.gone.extend(cursors.left.pop_first().map(|upto| (upto, cursors.last)));
             }
+            cursors.last = now;
+        }
+        if self.contents.queues.get(subject).is_some_and(|upto| before <= *upto) {
+            self.queues.insert(subject.clone(), now);
         }
     }
 }

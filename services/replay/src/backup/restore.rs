@@ -338,8 +338,8 @@ impl Work<'_> {
         let mut value = value.bytes().ok_or_else(|| differs("a value is not readable"))?;
         if name == CURSORS {
             let subject = self.snapshot.cursor_subject(&key).ok_or_else(|| differs("a cursor of no box"))?;
-            let seq = positions.cursors.get(&subject).map_or(0, |seq| seq.0);
-            value = Bytes::from(seq.to_string());
+            let before = serde_json::from_slice(&value).map_err(|_| differs("a cursor is no number"))?;
+            value = Bytes::from(positions.cursor(&subject, Seq(before)).0.to_string());
         }
         if name == PEERS {
             let peer = self.restored.peer(&value, positions.inbox_upto);

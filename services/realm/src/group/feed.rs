@@ -1,0 +1,152 @@
+//! What `watch` pushes of groups: of each group what its member has not read, then what comes, in the order of the group.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use antar_broker::{Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Tail};
+use antar_proto::{GroupName, UserName};
+use tokio::sync::watch;
+
+use crate::shared::Shared;
+
+/// The part of a feed that has to do with groups.
+pub(crate) struct GroupFeed {
+    /// Tells when groups change.
+    changes: watch::Receiver<u64>,
+    /// They have changed, and were not looked at since.
+    is_stale: bool,
+    mine: HashSet<GroupName>,
+    backlog: Vec<Backlog>,
+    /// Follows all groups; none while the user has none, or the broker does not answer.
+    tail: Option<Tail>,
+    /// Up to where the tail was returned; none before the user has a group.
+    upto: Option<Seq>,
+}
+
+/// What is unread of one group when it comes to the feed.
+struct Backlog {
+    group: GroupName,
+    after: Seq,
+    /// What is behind comes from the tail.
+    until: Seq,
+}
+
+impl GroupFeed {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self {
+            changes: shared.groups.copy.changes(),
+            is_stale: true,
+            mine: HashSet::new(),
+            backlog: Vec::new(),
+            tail: None,
+            upto: None,
+        }
+    }
+
+    /// After the broker did not answer: begins again where it was.
+    pub(crate) fn reset(&mut self) {
+        self.tail = None;
+    }
+
+    /// Whether what is written to a group is for this feed.
+    pub(crate) fn follows(&self, group: &GroupName) -> bool {
+        self.mine.contains(group)
+    }
+
+    /// Makes ready what [`Self::next`] follows, and returns what is unread of groups that are new here. May be cancelled: what it
+    /// did not return comes again.
+    pub(crate) async fn prepare(
+        &mut self,
+        shared: &Shared,
+        user: &UserName,
+        limit: ReadLimit,
+    ) -> Result<Vec<Arc<Entry>>, ReadError> {
+        if self.is_stale || self.changes.has_changed().unwrap_or(false) {
+            self.is_stale = true;
+            // Before the look, so that no change after it is missed.
+            self.changes.borrow_and_update();
+            self.look(shared, user).await?;
+            self.is_stale = false;
+        }
+        while let Some(Backlog { group, after, until }) = self.backlog.first_mut() {
+            let subject = shared.places.group(group);
+            let page = shared.broker.read(&Filter::from(&subject), ReadFrom::After(*after), limit).await?;
+            let is_over = !page.more || page.entries.last().is_none_or(|last| last.seq > *until);
+            let entries: Vec<_> = page.entries.into_iter().filter(|entry| entry.seq <= *until).collect();
+            match entries.last() {
+                Some(last) if !is_over => *after = last.seq,
+                _ => drop(self.backlog.remove(0)),
+            }
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+        if let (None, Some(upto)) = (&self.tail, self.upto) {
+            self.tail = Some(shared.broker.tail(&shared.places.groups(), upto).await?);
+        }
+        Ok(Vec::new())
+    }
+
+    /// Looks which groups the user is in.
+    async fn look(&mut self, shared: &Shared, user: &UserName) -> Result<(), ReadError> {
+        let now = shared.groups.of(user);
+        self.mine.retain(|group| now.contains(group));
+        self.backlog.retain(|backlog| now.contains(&backlog.group));
+        let new: Vec<GroupName> = now.into_iter().filter(|group| !self.mine.contains(group)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let until = match self.upto {
+            Some(upto) => upto,
+            None => {
+                let mut until = Seq::ZERO;
+                for group in &new {
+                    until = shared.broker.last(&shared.places.group(group)).await?.max(until);
+                }
+                until
+            }
+        };
+        let mut backlog = Vec::new();
+        for group in &new {
+            let mailbox = shared.places.group_box(group);
+            // The user may have joined on another edge, which has moved the cursor before.
+            let caught_up = shared.cursors.catch_up(user, &mailbox).await;
+            caught_up.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+            let after = shared.cursors.get(user, &mailbox);
+            // Looked at once more: what came into one group before the last look at another lies below `until`.
+            if shared.broker.last(&shared.places.group(group)).await? > after && after < until {
+                backlog.push(Backlog { group: group.clone(), after, until });
+            }
+        }
+        self.backlog.extend(backlog);
+        self.mine.extend(new);
+        self.upto = Some(until);
+        Ok(())
+    }
+
+    /// Waits until something is written to any group, or groups change; then there is nothing in it. Cancel-safe: an entry is
+    /// either returned or still to come.
+    pub(crate) async fn next(&mut self, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError> {
+        let Self { changes, tail, upto, is_stale, .. } = self;
+        let batch = async {
+            match tail {
+                Some(tail) => tail.next_batch(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancel-safe: both of them are, and what is ready is dealt with without waiting.
+        let entries = tokio::select! {
+            changed = changes.changed() => {
+                // The sender lives in the copy, so waiting cannot fail.
+                let _ = changed;
+                *is_stale = true;
+                return Ok(Vec::new());
+            }
+            batch = batch => batch?,
+        };
+        if let Some(last) = entries.last() {
+            *upto = Some(last.seq);
+        }
+        Ok(entries)
+    }
+}
