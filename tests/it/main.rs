@@ -80,3 +80,5 @@ mod tidy;
 mod tls;
 #[cfg(test)]
 mod user_command;
+#[cfg(test)]
+mod ws;
