@@ -82,3 +82,5 @@ mod tidy;
 mod tls;
 #[cfg(test)]
 mod user_command;
+#[cfg(test)]
+mod ws;

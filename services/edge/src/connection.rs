@@ -238,7 +238,10 @@ impl Connection {
         let line = self.line_since.map(|since| since + config.line_time);
         let stall = self.out_since.map(|since| since + config.write_stall);
         let feed = self.watching.as_ref().map(|_| self.feed_since + FEED_CHECK);
-        [guest, line, stall, feed, self.replies.deadline()].into_iter().flatten().min()
+        [guest, line, stall, feed, self.replies.deadline(), self.stream.alive_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Keeps one timer that is never late. One that is early costs a turn; resetting it for each send would cost more.
@@ -259,6 +262,7 @@ impl Connection {
     /// Ends what has taken too long.
     async fn check_time(&mut self) -> Result<(), Over> {
         let now = Instant::now();
+        self.stream.check_alive(now)?;
         let (write_stall, guest_time) = (self.edge.config.write_stall, self.edge.config.guest_time);
         if self.out_since.is_some_and(|since| since + write_stall <= now) {
             self.edge.counts.refused(Refused::SlowReader);

@@ -17,6 +17,7 @@ mod outbox;
 mod tls;
 mod transport;
 mod web;
+mod websocket;
 
 pub use config::EdgeConfig;
 pub use listener::{Listeners, bind, run};

@@ -39,6 +39,10 @@ pub(crate) struct Edge {
     pub(crate) realm: Realm,
     pub(crate) config: EdgeConfig,
     pub(crate) counts: Counts,
+    /// Its connections, whatever they came over.
+    pub(crate) guests: Arc<Guests>,
+    /// The tasks that serve them.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// Listens on an address; port 0 takes a free one.
@@ -69,7 +73,8 @@ pub struct Listeners {
 pub async fn run(listeners: Listeners, realm: Realm, config: EdgeConfig, shutdown: CancellationToken) {
     let (tasks, guests) = (TaskTracker::new(), Guests::new(config.guests_per_address_max));
     let drain_time = config.drain_time;
-    let edge = Arc::new(Edge { realm, config, counts: Counts::default() });
+    let (counts, served_by) = (Counts::default(), (guests.clone(), tasks.clone()));
+    let edge = Arc::new(Edge { realm, config, counts, guests: served_by.0, tasks: served_by.1 });
     let Listeners { command, tls, http, certificates } = listeners;
     // It answers until the connections have ended: whoever asks shall hear that the edge is not ready.
     let (served, stop_http) = (TaskTracker::new(), CancellationToken::new());

@@ -1,4 +1,4 @@
-//! What a connection's bytes go through: a socket, or TLS over one, with the same four questions asked of both.
+//! What a connection's bytes go through: a socket, TLS over one, or WebSocket, with the same questions asked of each.
 //!
 //! Owns: reading and writing without waiting. Must not know: lines, or how a certificate is found.
 //!
@@ -6,11 +6,15 @@
 //! there is something, and holds none while it waits. What it takes from the socket at a time is bounded, so that a peer
 //! that sends records without content gets no more turns than any other.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::task::{Context, Poll};
 
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::websocket::WebSocket;
 
 /// Most bytes that are encrypted and not yet taken by the socket: one record.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -21,6 +25,8 @@ pub(crate) enum Transport {
     Plain(TcpStream),
     /// Encrypted.
     Tls(Box<Tls>),
+    /// In messages of a WebSocket, which come out of it as lines.
+    WebSocket(Box<WebSocket>),
 }
 
 impl From<TcpStream> for Transport {
@@ -30,29 +36,28 @@ impl From<TcpStream> for Transport {
 }
 
 impl Transport {
-    fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(tls) => &tls.socket,
-        }
-    }
-
     /// Ready when a read may find something.
-    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx),
             Self::Tls(tls) if tls.waiting_bytes > 0 => Poll::Ready(Ok(())),
-            _ => self.socket().poll_read_ready(cx),
+            Self::Tls(tls) => tls.socket.poll_read_ready(cx),
+            Self::WebSocket(socket) => socket.poll_read_ready(cx),
         }
     }
 
     /// Ready when a write may get something done.
-    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket().poll_write_ready(cx)
+    pub(crate) fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_write_ready(cx),
+            Self::Tls(tls) => tls.socket.poll_write_ready(cx),
+            Self::WebSocket(socket) => socket.poll_write_ready(cx),
+        }
     }
 
     /// Waits until a write may get something done.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.socket().writable().await
+    pub(crate) async fn writable(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_write_ready(cx)).await
     }
 
     /// Reads what there is; 0 at the end, `WouldBlock` if there is nothing.
@@ -60,6 +65,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => stream.try_read(buffer),
             Self::Tls(tls) => tls.try_read(buffer),
+            Self::WebSocket(socket) => socket.try_read(buffer),
         }
     }
 
@@ -69,6 +75,28 @@ impl Transport {
         match self {
             Self::Plain(stream) => stream.try_write(bytes),
             Self::Tls(tls) => tls.try_write(bytes),
+            Self::WebSocket(socket) => socket.try_write(bytes),
+        }
+    }
+
+    /// Whether something has begun that is no line yet, and has to end in the time of one.
+    pub(crate) fn is_partial(&self) -> bool {
+        matches!(self, Self::WebSocket(socket) if socket.is_partial())
+    }
+
+    /// When [`Self::check_alive`] has something to do. A socket notices by itself that the other side is gone.
+    pub(crate) fn alive_deadline(&self) -> Option<Instant> {
+        match self {
+            Self::WebSocket(socket) => Some(socket.alive_deadline()),
+            Self::Plain(_) | Self::Tls(_) => None,
+        }
+    }
+
+    /// An error if the other side has not been heard of for too long.
+    pub(crate) fn check_alive(&mut self, now: Instant) -> io::Result<()> {
+        match self {
+            Self::WebSocket(socket) => socket.check_alive(now),
+            Self::Plain(_) | Self::Tls(_) => Ok(()),
         }
     }
 }

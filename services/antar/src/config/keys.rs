@@ -144,7 +144,7 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.allow_plaintext",
         Kind::Bool,
         Some("false"),
-        "Lets listen.command be reached from other machines, where passwords and messages cross the network readable: behind a \
+        "Lets listen.command, and listen.http without a certificate, be reached from other machines, where passwords and messages cross the network readable: behind a \
          tunnel, or on a network that you trust.",
     ),
     Key::new(
@@ -157,8 +157,9 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.http",
         Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
         Some(""),
-        "Where health (/healthz, /readyz) and metrics (/metrics, for Prometheus) are answered over HTTP, and hooks of bots (/hook/) \
-         taken. Not for users: keep it on loopback or a network of your own. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only.",
+        "Where health (/healthz, /readyz), metrics (/metrics, for Prometheus), WebSocket (/ws) and hooks of bots (/hook/) are answered \
+         over HTTP. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only; without, beyond this \
+         machine only with listen.allow_plaintext.",
     )
     .flag("--http"),
     Key::new(

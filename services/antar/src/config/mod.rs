@@ -329,15 +329,21 @@ fn listen(raw: &mut Raw) -> Option<Listen> {
     let tls = raw.take("listen.tls", optional);
     let http = raw.take("listen.http", optional);
     let certificate = raw.certificate("tls.certificate_file", "tls.key_file");
-    if let (Some(command), Some(false)) = (command, allow_plaintext)
-        && !command.ip().is_loopback()
-    {
-        raw.problems.push(format!(
-            "listen.command is {command}, which other machines reach, and it is plain text: passwords would cross the network \
-             readable. Use listen.tls with a certificate; or, behind a tunnel or on a network that you trust, say so by \
-             listen.allow_plaintext = true ({})",
-            keys::variable("listen.allow_plaintext")
-        ));
+    let plain_http = http.flatten().filter(|_| matches!(certificate, Some(None)));
+    let plain = [
+        ("listen.command", command, "Use listen.tls with a certificate"),
+        ("listen.http", plain_http, "Set tls.certificate_file and tls.key_file"),
+    ];
+    for (key, address, remedy) in plain {
+        if let (Some(address), Some(false)) = (address, allow_plaintext)
+            && !address.ip().is_loopback()
+        {
+            raw.problems.push(format!(
+                "{key} is {address}, which other machines reach, and it is plain text: passwords would cross the network readable. \
+                 {remedy}; or, behind a tunnel or on a network that you trust, say so by listen.allow_plaintext = true ({})",
+                keys::variable("listen.allow_plaintext")
+            ));
+        }
     }
     if let (Some(Some(tls)), Some(None)) = (tls, &certificate) {
         raw.problems.push(format!(

@@ -126,6 +126,9 @@ fn plain_text_beyond_this_machine_has_to_be_asked_for() {
         let allowed = [listen, ("ANTAR__LISTEN__ALLOW_PLAINTEXT", "true")];
         assert_eq!(load(MINIMAL, &allowed, Vec::new()).unwrap().command, open.parse().unwrap());
     }
+    let http = ("ANTAR__LISTEN__HTTP", "0.0.0.0:8080");
+    problem(MINIMAL, &[http], &["listen.http", "tls.certificate_file", "listen.allow_plaintext = true"]);
+    assert!(load(MINIMAL, &[http, ("ANTAR__LISTEN__ALLOW_PLAINTEXT", "true")], Vec::new()).is_ok());
     for local in ["127.0.0.1:4001", "[::1]:4001", "127.8.8.8:0"] {
         assert!(load(MINIMAL, &[("ANTAR__LISTEN__COMMAND", local)], Vec::new()).is_ok(), "{local}");
     }

@@ -58,7 +58,7 @@ impl Connection {
             }
         }
         self.input.extend_from_slice(rest);
-        self.line_since = match (self.lines.is_partial(), self.line_since) {
+        self.line_since = match (self.lines.is_partial() || self.stream.is_partial(), self.line_since) {
             (true, since) => since.or_else(|| Some(Instant::now())),
             (false, _) => None,
         };

@@ -1,12 +1,14 @@
 //! A listener with a bound on its connections, so that whoever opens many and says nothing costs a bounded amount.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
@@ -37,7 +39,7 @@ impl<L: Listener> Listener for Bounded<L> {
         // The library's own accept waits after an error, for instance when all file descriptors are taken.
         let (stream, address) = self.listener.accept().await;
         let timer = Box::pin(tokio::time::sleep(IDLE_MAX));
-        (Timed { stream, timer, _place: place }, address)
+        (Timed { stream, timer, seat: Arc::new(Seat(Mutex::new(Some(place)))) }, address)
     }
 
     fn local_addr(&self) -> io::Result<L::Addr> {
@@ -49,7 +51,35 @@ impl<L: Listener> Listener for Bounded<L> {
 pub(crate) struct Timed<S> {
     stream: S,
     timer: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    seat: Arc<Seat>,
+}
+
+/// A place among the connections for requests.
+#[derive(Debug)]
+pub(super) struct Seat(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Seat {
+    /// Gives it up: requests are over, what follows has limits of its own.
+    pub(super) fn leave(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn is_left(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) seat: Arc<Seat>,
+}
+
+impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, Bounded<L>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded<L>>) -> Self {
+        Self { address: *stream.remote_addr(), seat: stream.io().seat.clone() }
+    }
 }
 
 impl<S> Timed<S> {
@@ -58,6 +88,9 @@ impl<S> Timed<S> {
         if polled.is_ready() {
             self.timer.as_mut().reset(Instant::now() + IDLE_MAX);
             return polled;
+        }
+        if self.seat.is_left() {
+            return Poll::Pending;
         }
         match self.timer.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),

@@ -1,4 +1,4 @@
-//! What an edge answers over HTTP: health, metrics, and hooks of bots.
+//! What an edge answers over HTTP: health, metrics, hooks of bots, and WebSocket.
 //!
 //! Owns: the routes, in one place, and what bounds a client. Nothing here is for users; the listener is on loopback unless it is
 //! told otherwise.
@@ -7,9 +7,11 @@ mod health;
 mod hook;
 mod listener;
 mod metrics;
+mod ws;
 
 pub(crate) use listener::Bounded;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -24,7 +26,7 @@ use crate::listener::Edge;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a path that is not there is answered.
-const NOT_FOUND: &str = "not found; there is /healthz, /readyz and /metrics\n";
+const NOT_FOUND: &str = "not found; there is /healthz, /readyz, /metrics, /hook/SECRET and /ws\n";
 
 /// What the answers need.
 #[derive(Clone)]
@@ -36,10 +38,13 @@ struct Served {
 }
 
 /// Answers until `stop`. From `ending` on the edge is not ready.
-pub(crate) async fn run<L>(listener: L, edge: Arc<Edge>, ending: CancellationToken, stop: CancellationToken)
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
+pub(crate) async fn run<L>(
+    listener: Bounded<L>,
+    edge: Arc<Edge>,
+    ending: CancellationToken,
+    stop: CancellationToken,
+) where
+    L: axum::serve::Listener<Addr = SocketAddr>,
 {
     let metrics = Arc::new(metrics::Metrics::new(&edge));
     let routes = Router::new()
@@ -47,10 +52,12 @@ where
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/hook/{secret}", post(hook::hook))
+        .route("/ws", get(ws::upgrade))
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Served { edge, ending, metrics });
-    let served = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await });
+    let served = axum::serve(listener, routes.into_make_service_with_connect_info::<listener::Peer>())
+        .with_graceful_shutdown(async move { stop.cancelled().await });
     if let Err(error) = served.await {
         tracing::error!(%error, "HTTP is no longer served");
     }
