@@ -164,7 +164,7 @@ mod tests {
             found(&demo, None),
             ["config.demo-accounts", "config.registration", "config.plain-command"]
         );
-        assert_eq!(found(&[("listen.http", "[::]:8080")], None), ["config.http"]);
+        assert_eq!(found(&[("listen.http", "[::]:8080"), allowed], None), ["config.http"]);
     }
 
     #[test]
