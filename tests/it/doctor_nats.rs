@@ -378,7 +378,7 @@ fn a_cluster_with_one_replica_a_server_away_or_a_replica_behind_is_found() {
     let _single = realms.edge("realm2", &url).start();
     let report = examine(&url, &[], &["--realm", "realm2"]);
     let few = said(&report, "stream.replicas");
-    assert_eq!(few.len(), 11, "its streams and buckets, and not the queues: {report}");
+    assert_eq!(few.len(), 12, "its streams and buckets, and not the queues: {report}");
     assert!(few.iter().all(|what| what.contains("realm2") && what.contains("1 of 3 servers")), "{report}");
     cluster.server_mut(2).kill();
     let report = eventually("the others have noticed", || {

@@ -4,9 +4,17 @@
 
 use std::io::Write as _;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::exit::{Exit, Outcome};
+
+/// `--format`: for people, or JSON for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
 
 /// Writes `text` and a line end to stdout, at once.
 pub(crate) fn line(text: impl AsRef<str>) -> Outcome {

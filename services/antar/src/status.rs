@@ -5,13 +5,13 @@
 use antar_broker::SharedBroker;
 use antar_proto::RealmId;
 use antar_realm::status::{LaneState, RealmStatus, status};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::admin::broker_of;
 use crate::cli::OperatorArgs;
 use crate::config::Environment;
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
-use crate::say;
+use crate::say::{self, Format};
 use crate::server::open_failure;
 
 /// `antar status`.
@@ -38,12 +38,6 @@ pub(crate) struct StatusArgs {
     /// Which broker.
     #[command(flatten)]
     operator: OperatorArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Runs `antar status`.

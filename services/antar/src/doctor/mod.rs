@@ -24,12 +24,13 @@ use std::sync::Arc;
 
 use antar_broker::{OpenError, SharedBroker};
 use antar_proto::RealmId;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::admin::config_or;
 use crate::cli::{OperatorArgs, server_address};
 use crate::config::{Config, Environment, Flag, Problems};
 use crate::exit::{Exit, Outcome};
+use crate::say::Format;
 use ask::Asker;
 use report::Report;
 
@@ -58,12 +59,6 @@ pub(crate) struct DoctorArgs {
     /// Which broker.
     #[command(flatten)]
     operator: OperatorArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Stands for no realm where a configuration has to have one.

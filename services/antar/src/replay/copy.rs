@@ -13,13 +13,13 @@ use antar_replay::file::{FileError, Importer};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::ReplayArgs;
 use super::progress::Progress;
 use super::source::{Pace, Source, open};
-use super::{FormatArg, ReplayArgs};
 use crate::admin::{Operator, Target, target, unexpected};
 use crate::config::Environment;
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
-use crate::say;
+use crate::say::{self, Format};
 
 /// What is told at the end.
 #[derive(Debug, Serialize)]
@@ -110,7 +110,7 @@ impl Copies {
     }
 
     /// Sends what is left, says what was done, and leaves.
-    async fn end(mut self, work: Outcome, format: FormatArg) -> Outcome {
+    async fn end(mut self, work: Outcome, format: Format) -> Outcome {
         let done = match work {
             Ok(()) => self.flush().await,
             failed => failed,
@@ -127,9 +127,9 @@ impl Copies {
     }
 }
 
-fn tell(summary: &Summary, format: FormatArg) -> Outcome {
+fn tell(summary: &Summary, format: Format) -> Outcome {
     let Summary { from, into, copied, known, left_out, unknown_users, full } = summary;
-    if format == FormatArg::Json {
+    if format == Format::Json {
         say::json(summary)?;
     } else {
         say::line(format!("{copied} entries of realm {from} copied to realm {into}"))?;

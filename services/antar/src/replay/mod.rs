@@ -15,11 +15,12 @@ use antar_broker::Timestamp;
 use antar_proto::{MessageId, RealmId};
 use antar_realm::traffic::Kind;
 use antar_replay::range::Bound;
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, ValueHint};
 
 use crate::cli::OperatorArgs;
 use crate::config::Environment;
 use crate::exit::Outcome;
+use crate::say::Format;
 
 /// `antar replay`.
 #[derive(Debug, Args)]
@@ -78,8 +79,8 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FACTOR", default_value = "max", value_parser = speed)]
     speed: Speed,
     /// For people, or one JSON object a line for programs.
-    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
-    format: FormatArg,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
     /// Show what stands beside each body, too.
     #[arg(long)]
     headers: bool,
@@ -96,13 +97,6 @@ pub(crate) struct ReplayArgs {
     /// Copy mail to the users of this realm instead of showing it.
     #[arg(long, value_name = "REALM")]
     into: Option<RealmId>,
-}
-
-/// `--format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FormatArg {
-    Text,
-    Json,
 }
 
 /// `--speed`: how much faster than it happened; `None` without waiting.

@@ -6,11 +6,12 @@ use antar_realm::traffic::Spot;
 use antar_replay::facts::Facts;
 use antar_replay::show::{Format, Show, Writer};
 
+use super::ReplayArgs;
 use super::progress::Progress;
 use super::source::Source;
-use super::{FormatArg, ReplayArgs};
 use crate::config::Environment;
 use crate::exit::Outcome;
+use crate::say;
 
 /// Lines are kept back up to so many bytes while the next one is there already.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -41,8 +42,8 @@ impl Out {
 pub(super) async fn run(args: &ReplayArgs, environment: &Environment) -> Outcome {
     let is_terminal = std::io::stdout().is_terminal();
     let format = match args.format {
-        FormatArg::Json => Format::Json,
-        FormatArg::Text => Format::Text { colour: is_terminal && !environment.has("NO_COLOR") },
+        say::Format::Json => Format::Json,
+        say::Format::Text => Format::Text { colour: is_terminal && !environment.has("NO_COLOR") },
     };
     let mut source = Source::open(args, environment).await?;
     let show = Show { format, text: !args.no_text, headers: args.headers };
