@@ -3,9 +3,11 @@
 //! Owns: which facts there are, and where they stand. Must not know: which of them are good or bad. Reads only, and needs no
 //! running realm; what a peer says of itself is understood here, and asked for elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use antar_broker::{Filter, KvError, ReadError, ReadFrom, ReadLimit, SharedBroker, Subject, Timestamp};
+use antar_broker::{
+    Filter, KvEntry, KvError, ReadError, ReadFrom, ReadLimit, SharedBroker, Subject, Timestamp,
+};
 use antar_proto::RealmId;
 use antar_proto::envelope::{Envelope, unbundle};
 use bytes::Bytes;
@@ -13,14 +15,16 @@ use bytes::Bytes;
 use crate::admin::LetterState;
 use crate::card::{CardRequest, NameCard};
 use crate::clock::timestamp;
+use crate::copy::{kept_if_there, values};
+use crate::edges::Waiting;
 use crate::key_file;
-use crate::lane::KEY_REFUSED;
+use crate::lane::NOT_TRUSTED;
 use crate::letter::Letter;
 use crate::letters::Mark;
 use crate::peer::Peer;
 use crate::places::{DEAD, Places};
 use crate::shared::{PAUSED, Setting};
-use crate::snapshot::{PEERS, Snapshot};
+use crate::snapshot::PEERS;
 
 /// Most dead letters that are looked at, the newest first.
 const LETTERS_MAX: usize = 1_000;
@@ -62,10 +66,6 @@ pub struct OpenLetters {
     pub more: bool,
 }
 
-fn unavailable(error: KvError) -> ReadError {
-    ReadError::Unavailable(error.to_string())
-}
-
 /// The public key that the realm's settings have; `None` if it has none yet.
 pub async fn public_key(broker: &SharedBroker, realm: &RealmId) -> Result<Option<String>, KvError> {
     key_file::public_key_of(broker, &Places::new(realm.clone())).await
@@ -81,17 +81,7 @@ pub async fn is_paused(broker: &SharedBroker, realm: &RealmId) -> Result<bool, K
 
 /// The realm's peers, in the order of their ids.
 pub async fn peers(broker: &SharedBroker, realm: &RealmId) -> Result<Vec<PeerFacts>, ReadError> {
-    let snapshot = Snapshot::new(realm.clone());
-    let places = Places::new(realm.clone());
-    let bucket = places.bucket(PEERS);
-    let missing = broker.missing(&[], std::slice::from_ref(&bucket)).await;
-    let missing = missing.map_err(|error| ReadError::Unavailable(error.to_string()))?;
-    if missing.iter().any(|name| name.ends_with(bucket.as_str())) {
-        return Ok(Vec::new());
-    }
-    let kept = snapshot.kept_in(broker, &bucket).await.map_err(unavailable)?;
-    let mut peers: Vec<Peer> =
-        kept.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect();
+    let mut peers: Vec<Peer> = values(broker, &Places::new(realm.clone()).bucket(PEERS)).await?;
     peers.sort_by(|one, other| one.realm.cmp(&other.realm));
     let facts = |peer: Peer| PeerFacts {
         key: peer.key.map(|key| key.to_string()),
@@ -108,19 +98,31 @@ pub async fn open_letters(broker: &SharedBroker, realm: &RealmId) -> Result<Open
     let limit = ReadLimit { entries_max: LETTERS_MAX, bytes_max: 16 * 1024 * 1024 };
     let page = broker.read(&Filter::from(&places.dead()), ReadFrom::End, limit).await?;
     let mut open = OpenLetters { more: page.more, ..OpenLetters::default() };
+    if page.entries.is_empty() {
+        return Ok(open);
+    }
+    let settled = settled(broker, &places).await?;
     for letter in page.entries.iter().filter_map(Letter::of) {
-        let kept = broker.kv_get(&places.bucket(DEAD), &letter.key()).await.map_err(unavailable)?;
-        let mark = kept.and_then(|entry| serde_json::from_slice::<Mark>(&entry.value).ok());
-        if mark.is_none_or(|mark| matches!(mark.state, LetterState::Open | LetterState::Redriving)) {
+        if !settled.contains(&letter.key()) {
             *open.by_code.entry(letter.code).or_default() += 1;
         }
     }
     Ok(open)
 }
 
-/// Whether the last error of a lane says that the peer knows another key of this realm.
-pub fn is_key_refused(last_error: &str) -> bool {
-    last_error.contains(KEY_REFUSED)
+/// The keys of the dead letters that were redriven or dropped.
+async fn settled(broker: &SharedBroker, places: &Places) -> Result<HashSet<String>, ReadError> {
+    let is_settled = |entry: &KvEntry| {
+        let mark: Option<Mark> = serde_json::from_slice(&entry.value).ok();
+        mark.is_some_and(|mark| matches!(mark.state, LetterState::Redriven | LetterState::Dropped))
+    };
+    let marks = kept_if_there(broker, &places.bucket(DEAD)).await?;
+    Ok(marks.into_iter().filter(is_settled).map(|entry| entry.key).collect())
+}
+
+/// Whether a lane waits because the peer knows another key of this realm.
+pub fn is_key_refused(waiting: &Waiting) -> bool {
+    waiting.reason == NOT_TRUSTED
 }
 
 /// Where a realm is asked for its name card.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use antar_broker::{Bucket, Expect, KvChange, KvEntry, KvError, Revision, SharedBroker};
+use antar_broker::{Bucket, Expect, KvChange, KvEntry, KvError, ReadError, Revision, SharedBroker};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +60,31 @@ pub(crate) async fn holds_nothing(broker: &SharedBroker, bucket: &Bucket) -> Res
             KvChange::Current => return Ok(true),
         }
     }
+}
+
+/// Everything that is in a bucket, which need not be there: then there is nothing.
+pub(crate) async fn kept_if_there(broker: &SharedBroker, bucket: &Bucket) -> Result<Vec<KvEntry>, ReadError> {
+    let missing = broker.missing(&[], std::slice::from_ref(bucket)).await;
+    let missing = missing.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+    // The broker may name what it needs itself, too.
+    if missing.iter().any(|name| name.ends_with(bucket.as_str())) {
+        return Ok(Vec::new());
+    }
+    kept_in(broker, bucket).await.map_err(unavailable)
+}
+
+/// All values of a small bucket, in no order; none if it is not there. One that cannot be read is left out.
+pub(crate) async fn values<T: DeserializeOwned>(
+    broker: &SharedBroker,
+    bucket: &Bucket,
+) -> Result<Vec<T>, ReadError> {
+    let kept = kept_if_there(broker, bucket).await?;
+    Ok(kept.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
+}
+
+/// A bucket that cannot be read is a log that cannot.
+pub(crate) fn unavailable(error: KvError) -> ReadError {
+    ReadError::Unavailable(error.to_string())
 }
 
 impl<T> Clone for KvCopy<T> {

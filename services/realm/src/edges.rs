@@ -155,15 +155,14 @@ impl Shared {
         let ours = edge();
         self.lane(peer).waiting().or_else(|| {
             let edges = self.edges.all();
-            waiting_at(edges.iter().map(|(_, record)| &**record).filter(|record| record.edge != ours), peer)
+            let others = edges.iter().map(|(_, record)| &**record).filter(|record| record.edge != ours);
+            waiting_at(others.filter(|record| record.is_alive()), peer)
         })
     }
 }
 
-/// Why the lane to a peer waits, by what the edges say that are there.
-pub(crate) fn waiting_at<'a>(edges: impl Iterator<Item = &'a EdgeRecord>, peer: &RealmId) -> Option<Waiting> {
-    let said = edges
-        .filter(|record| record.is_alive())
-        .filter_map(|record| Some((record.at, record.waiting.get(peer)?)));
+/// Why the lane to a peer waits, by what these edges say, which are there.
+pub(crate) fn waiting_at<'a>(alive: impl Iterator<Item = &'a EdgeRecord>, peer: &RealmId) -> Option<Waiting> {
+    let said = alive.filter_map(|record| Some((record.at, record.waiting.get(peer)?)));
     said.max_by_key(|(at, _)| *at).map(|(_, waiting)| waiting.clone())
 }

@@ -76,8 +76,8 @@ impl LaneStatus {
     }
 }
 
-/// What stands in the error of a lane whose peer knows another key of this realm.
-pub(crate) const KEY_REFUSED: &str = "knows another key of ours";
+/// The reason of a lane whose peer knows another key of this realm, for programs.
+pub(crate) const NOT_TRUSTED: &str = "not-trusted";
 
 /// Why a lane waits that has carried as much as it may in a minute.
 const LIMITED: &str =
@@ -90,7 +90,7 @@ enum LaneError {
     PeerPaused,
     #[error("{0}; `antar realm trust` says which is right")]
     KeyChanged(String),
-    #[error("the realm {why} than {0}: its operators have to trust it", why = KEY_REFUSED)]
+    #[error("the realm knows another key of ours than {0}: its operators have to trust it")]
     NotTrusted(PublicKey),
     #[error("the realm cannot see our name card")]
     NoCard,
@@ -113,7 +113,7 @@ impl LaneError {
         match self {
             Self::PeerPaused => "peer-paused",
             Self::KeyChanged(_) => "key-changed",
-            Self::NotTrusted(_) => "not-trusted",
+            Self::NotTrusted(_) => NOT_TRUSTED,
             Self::NoCard => "no-card",
             Self::NotTold => "no-answer",
             Self::Publish(_) => "not-stored",

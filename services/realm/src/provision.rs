@@ -109,7 +109,7 @@ async fn provision_now(
     if let Some(advice) = advice {
         return Err(StartError::Missing { names, advice });
     }
-    for bucket in kept.iter().chain(&later).chain(&[places.bucket(FILE_PARTS), places.bucket(FILES)]) {
+    for bucket in buckets.iter().chain(&[EDGES, FILE_PARTS, FILES].map(|name| places.bucket(name))) {
         broker.open_bucket(bucket).await?;
     }
     for spec in &streams {

@@ -19,7 +19,7 @@ use crate::account::{AccountError, Accounts};
 use crate::admin::PeerInfo;
 use crate::card;
 use crate::config::RealmConfig;
-use crate::copy::KvCopy;
+use crate::copy::{KvCopy, unavailable};
 use crate::counts::Counts;
 use crate::cursor::{Cursors, ReadMark};
 use crate::edges::Activity;
@@ -276,11 +276,11 @@ impl Realm {
 
     /// Unread messages exchanged with another realm; with the own id, with any. `None` if it was not added.
     pub async fn realm_inbox(&self, user: &UserName, realm: &RealmId) -> Result<Option<Unread>, ReadError> {
-        if realm != self.id() && !self.shared.peers.is_known(realm) {
-            let unavailable = |error: KvError| ReadError::Unavailable(error.to_string());
-            if self.shared.peers.copy.fresh(realm.as_str()).await.map_err(unavailable)?.is_none() {
-                return Ok(None);
-            }
+        if realm != self.id()
+            && !self.shared.peers.is_known(realm)
+            && self.shared.peers.copy.fresh(realm.as_str()).await.map_err(unavailable)?.is_none()
+        {
+            return Ok(None);
         }
         self.shared.unread_realm(user, realm).await.map(Some)
     }

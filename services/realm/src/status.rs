@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use antar_broker::{KvError, QueueName, ReadError, SharedBroker, Timestamp, Usage};
+use antar_broker::{ReadError, SharedBroker, Timestamp, Usage};
 use antar_proto::RealmId;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkup::{self, OpenLetters};
 use crate::clock::rfc3339;
-use crate::copy::kept_in;
+use crate::copy::{unavailable, values};
 use crate::edges::{EdgeRecord, Waiting, waiting_at};
 use crate::peer::Peer;
 use crate::places::{EDGES, Places};
@@ -33,8 +32,8 @@ pub struct RealmStatus {
     pub deliveries: Vec<DeliveryStatus>,
     /// What was put aside and is still there.
     pub dead_letters: DeadStatus,
-    /// What it takes.
-    pub storage: StorageStatus,
+    /// What its streams hold, and the broker as a whole.
+    pub storage: Usage,
 }
 
 /// One edge.
@@ -128,71 +127,40 @@ impl From<OpenLetters> for DeadStatus {
     }
 }
 
-/// What a realm takes, and what the broker has.
-#[derive(Debug, Clone, Serialize)]
-pub struct StorageStatus {
-    /// The realm's streams.
-    pub streams: Vec<StreamStatus>,
-    /// Bytes that the broker holds, of all realms in it.
-    pub stored_bytes: u64,
-    /// What became of the connections to the broker of whoever looks, by name.
-    #[serde(skip)]
-    pub events: Vec<(&'static str, u64)>,
-    /// Bytes that it may hold, if that can be known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_bytes: Option<u64>,
-}
-
-/// One stream.
-#[derive(Debug, Clone, Serialize)]
-pub struct StreamStatus {
-    /// Its name.
-    pub name: String,
-    /// What it holds: entries, or messages of the broker's that may hold several.
-    pub entries: u64,
-    /// Bytes, where the broker tells.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-}
-
 /// Looks how a realm is.
 pub async fn status(broker: &SharedBroker, realm: &RealmId) -> Result<RealmStatus, ReadError> {
-    let look = Look { broker, places: Places::new(realm.clone()) };
-    let records: Vec<EdgeRecord> = look.values(EDGES).await?;
-    let peers: Vec<Peer> = look.values(PEERS).await?;
+    let places = Places::new(realm.clone());
+    let records: Vec<EdgeRecord> = values(broker, &places.bucket(EDGES)).await?;
+    let peers: Vec<Peer> = values(broker, &places.bucket(PEERS)).await?;
     let paused = checkup::is_paused(broker, realm).await.map_err(unavailable)?;
     let (mut lanes, mut deliveries) =
-        (Vec::new(), look.delivery(None).await?.into_iter().collect::<Vec<_>>());
-    let is_served = records.iter().any(EdgeRecord::is_alive);
+        (Vec::new(), delivery(broker, &places, None).await?.into_iter().collect::<Vec<_>>());
+    // Decided once: an edge must not be there for one part of this and gone for another.
+    let mut edges: Vec<_> = records.into_iter().map(EdgeStatus::of).collect();
+    let alive = || edges.iter().filter(|edge| edge.alive).map(|edge| &edge.record);
+    let is_served = alive().next().is_some();
     for peer in &peers {
-        let waiting = waiting_at(records.iter(), &peer.realm);
-        let mut lane = lane(broker, &look.places, peer, paused, waiting).await?;
+        let waiting = waiting_at(alive(), &peer.realm);
+        let mut lane = lane(broker, &places, peer, paused, waiting).await?;
         if lane.queued > 0 && !is_served {
-            lane.waiting = Some(nobody(&records));
-            lane.state = if paused { LaneState::Paused } else { LaneState::Waiting };
+            lane.waiting = Some(nobody(&edges));
+            if lane.state == LaneState::Up {
+                lane.state = LaneState::Waiting;
+            }
         }
         lanes.push(lane);
-        deliveries.extend(look.delivery(Some(&peer.realm)).await?);
+        deliveries.extend(delivery(broker, &places, Some(&peer.realm)).await?);
     }
-    let mut edges: Vec<_> = records.into_iter().map(EdgeStatus::of).collect();
     edges.sort_by(|a, b| (!a.alive, &a.record.edge).cmp(&(!b.alive, &b.record.edge)));
     lanes.sort_by(|a, b| a.peer.cmp(&b.peer));
     let dead_letters = checkup::open_letters(broker, realm).await?.into();
-    let usage = broker.usage(&look.places.streams(0)).await?;
-    Ok(RealmStatus {
-        realm: realm.clone(),
-        paused,
-        edges,
-        lanes,
-        deliveries,
-        dead_letters,
-        storage: usage.into(),
-    })
+    let storage = broker.usage(&places.streams(0)).await?;
+    Ok(RealmStatus { realm: realm.clone(), paused, edges, lanes, deliveries, dead_letters, storage })
 }
 
 /// Why everything waits in a realm without an edge.
-fn nobody(records: &[EdgeRecord]) -> Waiting {
-    let last = records.iter().map(|record| record.at).max();
+fn nobody(edges: &[EdgeStatus]) -> Waiting {
+    let last = edges.iter().map(|edge| edge.record.at).max();
     Waiting {
         since: last.map(|at| rfc3339(Timestamp(at))).unwrap_or_default(),
         reason: "no-edge".into(),
@@ -224,34 +192,19 @@ pub(crate) async fn lane(
     })
 }
 
-struct Look<'a> {
-    broker: &'a SharedBroker,
-    places: Places,
-}
-
-impl Look<'_> {
-    /// All values of a small bucket; none if it is not there. One that cannot be read is left out.
-    async fn values<T: DeserializeOwned>(&self, bucket: &str) -> Result<Vec<T>, ReadError> {
-        let bucket = self.places.bucket(bucket);
-        let missing = self.broker.missing(&[], std::slice::from_ref(&bucket)).await;
-        if !missing.map_err(|error| ReadError::Unavailable(error.to_string()))?.is_empty() {
-            return Ok(Vec::new());
-        }
-        let kept = kept_in(self.broker, &bucket).await.map_err(unavailable)?;
-        Ok(kept.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
-    }
-
-    async fn delivery(&self, peer: Option<&RealmId>) -> Result<Option<DeliveryStatus>, ReadError> {
-        let queue: QueueName = self.places.source(peer).queue;
-        let state = self.broker.queue_state(&queue).await?;
-        let nothing_came = |delivered: u64, queued: u64| peer.is_some() && delivered == 0 && queued == 0;
-        Ok(state.filter(|state| !nothing_came(state.acked.0, state.waiting)).map(|state| DeliveryStatus {
-            peer: peer.cloned(),
-            delivered: state.acked.0,
-            queued: state.waiting,
-            oldest_s: state.oldest.map(age_s),
-        }))
-    }
+async fn delivery(
+    broker: &SharedBroker,
+    places: &Places,
+    peer: Option<&RealmId>,
+) -> Result<Option<DeliveryStatus>, ReadError> {
+    let state = broker.queue_state(&places.source(peer).queue).await?;
+    let nothing_came = |delivered: u64, queued: u64| peer.is_some() && delivered == 0 && queued == 0;
+    Ok(state.filter(|state| !nothing_came(state.acked.0, state.waiting)).map(|state| DeliveryStatus {
+        peer: peer.cloned(),
+        delivered: state.acked.0,
+        queued: state.waiting,
+        oldest_s: state.oldest.map(age_s),
+    }))
 }
 
 impl EdgeStatus {
@@ -260,23 +213,7 @@ impl EdgeStatus {
     }
 }
 
-impl From<Usage> for StorageStatus {
-    fn from(usage: Usage) -> Self {
-        let Usage { streams, stored_bytes, events, limit_bytes } = usage;
-        let streams = streams.into_iter().map(|stream| StreamStatus {
-            name: stream.name,
-            entries: stream.entries,
-            bytes: stream.bytes,
-        });
-        Self { streams: streams.collect(), stored_bytes, events, limit_bytes }
-    }
-}
-
 /// Seconds since then.
 fn age_s(then: Timestamp) -> u64 {
     Timestamp::now().0.saturating_sub(then.0) / 1_000_000
-}
-
-fn unavailable(error: KvError) -> ReadError {
-    ReadError::Unavailable(error.to_string())
 }

@@ -2,7 +2,7 @@
 
 use antar_broker::KvError;
 use antar_realm::checkup::{self, Card, PeerFacts};
-use antar_realm::{KeyError, snapshot};
+use antar_realm::{KeyError, Waiting, snapshot};
 
 use super::Patient;
 use super::kinds;
@@ -59,7 +59,7 @@ pub(super) fn check_peer(patient: &Patient<'_>, peer: &PeerFacts, card: Option<&
 pub(super) async fn check_trust(
     patient: &Patient<'_>,
     peer: &PeerFacts,
-    lane_error: Option<&str>,
+    waiting: Option<&Waiting>,
     kept: Option<&str>,
     report: &mut Report,
 ) -> Result<(), KvError> {
@@ -71,7 +71,7 @@ pub(super) async fn check_trust(
         believed = theirs.into_iter().find(|known| known.realm == patient.realm).and_then(|known| known.key);
     }
     let is_other = believed.as_ref().is_some_and(|believed| believed != ours);
-    if is_other || lane_error.is_some_and(checkup::is_key_refused) {
+    if is_other || waiting.is_some_and(checkup::is_key_refused) {
         let knows = believed.map_or_else(|| "another key".into(), |key| format!("the key {key}"));
         let what = format!("{} knows {knows} of {}, whose key is {ours}", peer.realm, patient.realm);
         let name = format!("{} {} --key {ours}", peer.realm, patient.realm);

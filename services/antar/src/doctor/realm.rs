@@ -65,14 +65,14 @@ async fn check_kept(patient: &Patient<'_>, report: &mut Report) -> Result<(), Re
     let cards = cards(&patient.asker, &peers).await;
     for peer in &peers {
         let lane = status.lanes.iter().find(|lane| lane.peer == peer.realm);
-        let error = lane.and_then(|lane| lane.waiting.as_ref()).map(|waiting| waiting.error.as_str());
+        let waiting = lane.and_then(|lane| lane.waiting.as_ref());
         // Where nobody serves the file there is nobody to ask, which is told of this realm already.
         let is_asked = edge_key.is_some() || matches!(*patient.asker, Asker::Nats(_));
         if let Some(card) = cards.get(&peer.realm).filter(|_| is_asked) {
             check_card(patient, peer, card.as_ref(), report).await?;
             check_reach(patient, peer, card.is_some(), report).await;
         }
-        keys::check_trust(patient, peer, error, kept.as_deref(), report).await.map_err(unavailable)?;
+        keys::check_trust(patient, peer, waiting, kept.as_deref(), report).await.map_err(unavailable)?;
         if let Some(lane) = lane.filter(|_| !status.paused && !peer.blocked) {
             check_lane(patient, lane, report);
         }

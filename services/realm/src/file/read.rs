@@ -48,8 +48,8 @@ impl Files {
     }
 
     /// One part, as it was stored. What is there is as long as it has to be.
-    pub(super) async fn part(&self, record: &FileRecord, number: u32) -> Result<Option<Bytes>, FileError> {
-        Ok(self.broker.kv_get(&self.parts, &part_key(record.id, number)).await?.map(|entry| entry.value))
+    pub(super) async fn part(&self, id: MessageId, number: u32) -> Result<Option<Bytes>, FileError> {
+        Ok(self.broker.kv_get(&self.parts, &part_key(id, number)).await?.map(|entry| entry.value))
     }
 
     /// One part, for who may have it.
@@ -63,12 +63,11 @@ impl Files {
         if number > parts {
             return Err(FileError::NoSuchFile);
         }
-        let found = self.broker.kv_get(&self.parts, &part_key(id, number)).await?;
-        let Some(entry) = found else {
+        let Some(bytes) = self.part(id, number).await? else {
             tracing::error!(%id, number, "a part of a file is gone");
             return Err(FileError::Incomplete(number, parts));
         };
-        Ok(FilePart { file, number, parts, bytes: entry.value })
+        Ok(FilePart { file, number, parts, bytes })
     }
 
     /// The newest files of a user, sent or got, and whether there are more.

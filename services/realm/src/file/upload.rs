@@ -64,7 +64,7 @@ impl Shared {
         let put = self.broker.kv_put(&self.files.parts, &part_key, bytes.clone(), Expect::Absent, None).await;
         let duplicate = match put {
             Ok(_) => false,
-            Err(KvError::Conflict) => match self.files.part(&record, number).await? {
+            Err(KvError::Conflict) => match self.files.part(record.id, number).await? {
                 Some(there) if there == bytes => true,
                 _ => return Err(FileError::Mismatch("the part was sent before, with other bytes".into())),
             },
@@ -176,7 +176,7 @@ impl Shared {
         }
         let (mut hasher, mut media) = (Sha256::new(), UNKNOWN_TYPE.to_owned());
         for number in 1..=record.parts {
-            let Some(bytes) = self.files.part(record, number).await? else {
+            let Some(bytes) = self.files.part(record.id, number).await? else {
                 return Err(FileError::Incomplete(number, record.parts));
             };
             if number == 1 {
