@@ -15,6 +15,7 @@ mod errors;
 mod federation;
 mod files;
 mod groups;
+mod groups_abroad;
 mod history;
 mod messages;
 mod metrics;
