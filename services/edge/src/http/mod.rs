@@ -1,12 +1,12 @@
-//! What an edge answers over HTTP: health, metrics, hooks of bots, and WebSocket.
+//! What an edge answers over HTTP: the page, health, metrics, hooks of bots, and WebSocket.
 //!
-//! Owns: the routes, in one place, and what bounds a client. Nothing here is for users; the listener is on loopback unless it is
-//! told otherwise.
+//! Owns: the routes, in one place, and what bounds a client. The listener is on loopback unless it is told otherwise.
 
 mod health;
 mod hook;
 mod listener;
 mod metrics;
+mod page;
 mod ws;
 
 pub(crate) use listener::Bounded;
@@ -26,7 +26,7 @@ use crate::listener::Edge;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a path that is not there is answered.
-const NOT_FOUND: &str = "not found; there is /healthz, /readyz, /metrics, /hook/SECRET and /ws\n";
+const NOT_FOUND: &str = "not found; there is the page at /, /healthz, /readyz, /metrics, /hook/SECRET and /ws\n";
 
 /// What the answers need.
 #[derive(Clone)]
@@ -53,6 +53,7 @@ pub(crate) async fn run<L>(
         .route("/metrics", get(metrics::metrics))
         .route("/hook/{secret}", post(hook::hook))
         .route("/ws", get(ws::upgrade))
+        .merge(page::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Served { edge, ending, metrics });
