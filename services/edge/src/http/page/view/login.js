@@ -40,6 +40,7 @@ export function loginView({ limits, note, isUp, redraw, request, loggedIn }) {
   const title = h('p', { class: 'tagline' });
 
   function draw() {
+    const focused = fields.contains(document.activeElement) ? document.activeElement.name : '';
     const kept = Object.fromEntries([...fields.querySelectorAll('input')].map(({ name, value }) => [name, value]));
     title.textContent = known.name && known.name !== known.realm ? `${known.name} · ${known.realm}` : known.realm ?? t('tagline');
     const user = field(t('user'), { name: 'user', autocomplete: 'username', maxLength: 32, value: kept.user ?? '' }, isNew ? t('user.hint') : '');
@@ -51,6 +52,7 @@ export function loginView({ limits, note, isUp, redraw, request, loggedIn }) {
       field(t('country'), { name: 'country', autocomplete: 'country-name', autocapitalize: 'words', value: kept.country ?? '' }),
       known.register === 'invite' ? field(t('invite'), { name: 'invite', autocomplete: 'off' }) : '',
     ] : []));
+    if (focused) fields.querySelector(`[name=${focused}]`)?.focus();
     submit.textContent = t(isNew ? 'register' : 'login');
     other.textContent = t(isNew ? 'login.instead' : 'register.instead');
     other.hidden = !known.register || known.register === 'closed';
