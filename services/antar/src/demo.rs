@@ -4,11 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use antar_proto::RealmId;
 
-use crate::cli::{DEMO_FILE, DemoArgs};
+use crate::cli::{DEMO_FILE, DEMO_HTTP_PORT, DemoArgs};
 use crate::config::{Config, Environment, Flag, Sources};
 use crate::exit::{Exit, OrExit as _, Outcome};
 use crate::say;
-use crate::server::{self, Site};
+use crate::server::{self, Addresses, Site};
 
 /// The realms of the reports.
 const REALMS: [&str; 2] = ["realm1", "realm2"];
@@ -21,8 +21,12 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
     };
     let flag = |key, value: &str| Flag(key, "antar demo", value.to_owned());
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string();
+    // Who takes free ports has no use for one that may be taken.
+    let http_port = args.http_port.unwrap_or(if args.port == 0 { 0 } else { DEMO_HTTP_PORT });
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, http_port)).to_string();
+    let http_flag = args.http_port.is_some().then(|| flag("listen.http", &http));
     let config = Config::load(Sources {
-        presets: vec![flag("auth.registration", "open")],
+        presets: vec![flag("auth.registration", "open"), flag("listen.http", &http)],
         file: args.config.as_deref(),
         environment: Some(environment),
         // Never those of a real realm: a demo on its database would put demo accounts into it.
@@ -34,7 +38,10 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
             flag("listen.command", &listen),
             flag("listen.tls", "off"),
             flag("broker.url", &url),
-        ],
+        ]
+        .into_iter()
+        .chain(http_flag)
+        .collect(),
     });
     let config = config.or_exit(Exit::Usage)?;
     let logging = crate::log::init(&config.log)?;
@@ -57,7 +64,7 @@ fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site
         None => args.data.join(config.broker.key_file(&id)),
     });
     realm.id = id;
-    Ok(Site { realm, command, tls: None, http, certificate: None, flag: "--port" })
+    Ok(Site { realm, command, tls: None, http, certificate: None, flag: "--port", http_flag: "--http-port" })
 }
 
 /// The same address with a later port; port 0 stays what it is.
@@ -68,14 +75,17 @@ fn beside(mut address: SocketAddr, offset: u16) -> SocketAddr {
     address
 }
 
-/// Says how to go on. On stderr: stdout has the lines that scripts read.
-fn welcome(addresses: &[SocketAddr], config: &Config) {
-    let [one, two] = addresses else { return };
+/// Says how to go on. On stdout there are the lines that scripts read, and where the pages are; the rest is on stderr.
+fn welcome(addresses: &[Addresses], config: &Config) -> Outcome {
+    for http in addresses.iter().filter_map(|site| site.http) {
+        say::line(format!("page=http://{http}/"))?;
+    }
+    let [Addresses { command: one, .. }, Addresses { command: two, .. }] = addresses else { return Ok(()) };
     let broker = &config.broker;
     say::remark(format!(
         "
 Two realms are running; all that is said is kept in {broker}.
-Accounts: messi, henderson, lineker; password: surabaya. In another terminal:
+Accounts: messi, henderson, lineker; password: surabaya. Open a page above in a browser, or in another terminal:
 
   antar chat --server {one}
   > auth messi surabaya
@@ -91,4 +101,5 @@ Ctrl-C stops it.",
         host = two.ip(),
         port = two.port(),
     ));
+    Ok(())
 }

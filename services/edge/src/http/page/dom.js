@@ -37,8 +37,13 @@ export function h(tag, props = {}, ...children) {
     } else if (name === 'data') Object.assign(node.dataset, value);
     else node[name] = value;
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...present(children));
   return node;
+}
+
+/** What there is to be shown of a list; what is null, undefined or false is left out. */
+export function present(children) {
+  return children.flat().filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 /** An icon; it says nothing to a screen reader, the element around it has to. */

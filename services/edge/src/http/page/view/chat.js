@@ -1,6 +1,6 @@
 // The conversations of somebody who has logged in: the side, the open conversation, and keys that hold everywhere.
 
-import { announce, avatar, h, icon, iconButton, oncePerFrame } from '../dom.js';
+import { announce, avatar, h, icon, iconButton, oncePerFrame, present } from '../dom.js';
 import { Lost } from '../net.js';
 import { errorText, t } from '../i18n.js';
 import { laneText } from '../format.js';
@@ -43,7 +43,7 @@ export function chatView(session, { isUp }) {
       h('button', { type: 'button', class: 'primary', onclick: () => palette() }, t('add.people')),
       h('p', { class: 'welcome-keys' }, h('kbd', {}, 'Ctrl'), h('kbd', {}, 'K'), ' ', t('key.palette'), ' · ', h('kbd', {}, '?'), ' ', t('key.help')));
     const side = h('nav', { class: 'side', 'aria-label': t('conversations') },
-      h('header', { class: 'me' }, avatar(store.me.address, 'user', store.me.name),
+      h('header', { class: 'side-me' }, avatar(store.me.address, 'user', store.me.name),
         h('span', { class: 'me-text' }, h('b', {}, store.me.name), h('small', {}, store.me.address)),
         iconButton('search', t('search'), search), iconButton('plus', t('add.people'), () => palette(), { class: 'icon-button accent' })),
       list.node,
@@ -104,11 +104,11 @@ export function chatView(session, { isUp }) {
     const people = store.people.get(talk.key) ?? talk.items.findLast((item) => !item.mine && talk.kind === 'user')?.name;
     const note = talk.kind === 'group' ? talk.group && [t('members.n', { n: talk.group.members }), talk.group.topic].filter(Boolean).join(' · ')
       : talk.kind === 'realm' ? t('realm') : [people !== name && people, isOnline === undefined ? '' : t(isOnline ? 'online' : 'away')].filter(Boolean).join(' · ');
-    parts.head.replaceChildren(
+    parts.head.replaceChildren(...present([
       iconButton('back', t('back'), leave, { class: 'icon-button back' }),
       h('span', { class: 'avatar-box' }, avatar(talk.key, talk.kind, people ?? name), isOnline && h('span', { class: 'dot' })),
       h('span', { class: 'talk-title' }, h('h1', {}, h('bdi', {}, name)), h('small', {}, note || '')),
-      talk.group && !talk.group.invited && iconButton('group', t('members'), () => openGroup(session, talk, { left: groupLeft })));
+      talk.group && !talk.group.invited && iconButton('group', t('members'), () => openGroup(session, talk, { left: groupLeft }))]));
     const realm = talk.kind === 'realm' ? talk.key.slice(1) : talk.kind === 'group' ? '' : store.realmOf(talk);
     const lane = laneText(store.lane(realm));
     parts.lane.textContent = lane;

@@ -91,7 +91,7 @@ export function openPalette(session, actions, start = '') {
       id: `choice-${at}`, role: 'option', 'aria-selected': String(at === chosen), class: at === chosen ? 'chosen' : '',
       onclick: () => run(at), onpointermove: () => at !== chosen && choose(at),
     },
-    choice.kind === 'plus' ? h('span', { class: 'avatar plus' }, icon('plus')) : avatar(choice.key, choice.kind, choice.name),
+    choice.kind === 'plus' ? h('span', { class: 'avatar plus' }, icon('plus')) : avatar(choice.key, choice.kind, store.people.get(choice.key) ?? choice.name),
     h('span', { class: 'choice-text' }, h('bdi', {}, choice.name), choice.hint && h('small', {}, choice.hint)),
     choice.talk?.unread.size > 0 && h('span', { class: 'badge' }, String(choice.talk.unread.size)))));
     if (choices.length === 0) list.append(h('li', { class: 'none', role: 'option', 'aria-disabled': 'true' }, t('palette.none')));
