@@ -90,6 +90,8 @@ export class Store extends EventTarget {
 
   #item(message) {
     const mine = message.from === this.me.address;
+    // People of other realms are known by what they wrote.
+    if (!mine && message.kind !== 'notice') this.people.set(message.from, message.msg_from);
     return {
       id: plain(message.id), ts: Date.parse(message.ts) || Date.now(), from: message.from, name: message.msg_from,
       text: message.msg, mine, file: message.file ?? null, notice: message.kind === 'notice', state: mine ? 'stored' : '',

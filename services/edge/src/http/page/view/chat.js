@@ -101,7 +101,7 @@ export function chatView(session, { isUp }) {
     if (!talk) return;
     const name = store.name(talk).replace(/^@/, '');
     const isOnline = store.online.get(talk.key);
-    const people = store.people.get(talk.key) ?? talk.items.findLast((item) => !item.mine && talk.kind === 'user')?.name;
+    const people = store.people.get(talk.key);
     const note = talk.kind === 'group' ? talk.group && [t('members.n', { n: talk.group.members }), talk.group.topic].filter(Boolean).join(' · ')
       : talk.kind === 'realm' ? t('realm') : [people !== name && people, isOnline === undefined ? '' : t(isOnline ? 'online' : 'away')].filter(Boolean).join(' · ');
     parts.head.replaceChildren(...present([
@@ -236,10 +236,14 @@ export function chatView(session, { isUp }) {
   }
 
   function keys(event) {
-    if (document.querySelector('dialog[open]')) return;
+    const dialog = document.querySelector('dialog[open]');
+    if (dialog && !dialog.classList.contains('search')) return;
     const isTyping = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
     const letter = event.key.toLowerCase();
-    if ((event.ctrlKey || event.metaKey) && letter === 'k') palette();
+    if ((event.ctrlKey || event.metaKey) && letter === 'k') {
+      dialog?.close();
+      palette();
+    } else if (dialog) return;
     else if (event.altKey && event.key === 'ArrowUp') step(-1);
     else if (event.altKey && event.key === 'ArrowDown') step(1);
     else if (event.altKey && letter === 'a') {

@@ -60,14 +60,15 @@ export class ListView {
   #node(talk) {
     const { store } = this.session;
     const last = talk.items.at(-1);
+    const people = store.people.get(talk.key);
     const lane = talk.kind === 'realm' ? laneText(store.lane(talk.key.slice(1))) : '';
     const isCurrent = talk === store.current;
     const isOnline = store.online.get(talk.key) === true;
     const rev = [last?.id, last?.state, talk.unread.size, talk.mentions.size, isCurrent, isOnline, lane, talk.group?.invited,
-      store.people.get(talk.key), brief(talk.last), talk.group?.topic].join(' ');
+      people, brief(talk.last), talk.group?.topic].join(' ');
     let known = this.#nodes.get(talk.key);
     if (known?.rev === rev) return known.node;
-    const content = this.#content(talk, last, lane, isOnline);
+    const content = this.#content(talk, last, lane, isOnline, people);
     if (!known) {
       const button = h('button', { type: 'button', class: 'talk-button', data: { key: talk.key }, onclick: () => this.onOpen(talk) });
       known = { node: h('li', {}, button), button };
@@ -80,10 +81,9 @@ export class ListView {
     return known.node;
   }
 
-  #content(talk, last, lane, isOnline) {
+  #content(talk, last, lane, isOnline, people) {
     const { store } = this.session;
     const name = store.name(talk);
-    const people = store.people.get(talk.key);
     const said = last && `${last.mine ? `${t('you')}: ` : talk.kind === 'group' ? `${last.name}: ` : ''}${last.text}`;
     const note = talk.group?.invited ? t('invited') : lane || said || talk.group?.topic || (talk.kind === 'realm' ? t('lane.up') : '');
     return [

@@ -11,7 +11,7 @@ const PAUSE_MS = 250;
 
 export function openSearch(session, { reveal }) {
   const { store } = session;
-  const input = h('input', { type: 'search', class: 'search-input', 'aria-label': t('search'), placeholder: t('search.hint'), autocomplete: 'off' });
+  const input = h('input', { type: 'text', role: 'searchbox', class: 'search-input', 'aria-label': t('search'), placeholder: t('search.hint'), autocomplete: 'off' });
   const state = h('p', { class: 'search-state', role: 'status' });
   const list = h('ul', { class: 'found-list' });
   const more = h('button', { type: 'button', class: 'link', hidden: true, onclick: () => search(next) }, t('search.more'));
