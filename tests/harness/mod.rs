@@ -25,7 +25,7 @@ pub(crate) use chat::Chat;
 pub(crate) use conn::{Conn, OneFrame};
 pub(crate) use disk::Disk;
 pub(crate) use federation::{Federation, Realms};
-pub(crate) use http::{http_get, try_http_get};
+pub(crate) use http::{HttpAnswer, http_get, http_request, try_http_get};
 pub(crate) use nats::cluster::Cluster;
 pub(crate) use nats::wire::Wire;
 pub(crate) use nats::{Nats, free_port, nats_server, wait, wire};

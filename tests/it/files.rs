@@ -11,7 +11,7 @@ use crate::harness::{Builder, Chat, Server, ok, refused, text};
 const PART_BYTES: usize = 45_000;
 
 /// Bytes that look like nothing, different for each seed.
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = move || {
         state ^= state << 13;

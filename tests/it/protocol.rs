@@ -14,6 +14,7 @@ mod erase;
 mod errors;
 mod federation;
 mod files;
+mod files_http;
 mod groups;
 mod history;
 mod messages;

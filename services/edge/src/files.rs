@@ -3,7 +3,7 @@
 use antar_proto::command::Receiver;
 use antar_proto::file::{Part, Upload};
 use antar_proto::{ErrorCode, MessageId, Tag};
-use antar_realm::{FileError, NewFile, TooMuch};
+use antar_realm::{FileError, NewFile, Stored, TooMuch};
 use axum::body::Bytes;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -34,6 +34,28 @@ pub(crate) struct Request<'a> {
     pub(crate) upload: Upload<'a>,
 }
 
+/// What is answered once a part of a file was stored.
+pub(crate) fn stored_reply(new: &NewFile<'_>, stored: &Stored) -> Value {
+    let part = new.part;
+    let mut body = json!({"file_id": new.id, "part": part.number, "parts": part.parts});
+    if let Value::Object(fields) = &mut body {
+        if let Some(file) = &stored.file {
+            fields.insert("message".into(), "File Sent".into());
+            fields.insert("message_id".into(), json!(file.id));
+            fields.insert("file".into(), json!(file));
+        }
+        for (name, users) in [("unknown", &stored.unknown), ("full", &stored.full)] {
+            if !users.is_empty() {
+                fields.insert(name.into(), json!(users));
+            }
+        }
+        if stored.duplicate {
+            fields.insert("duplicate".into(), true.into());
+        }
+    }
+    body
+}
+
 impl Connection {
     /// Stores what a line carries of a file.
     pub(crate) async fn send_file(&mut self, token: &str, request: Request<'_>) -> Handled {
@@ -57,23 +79,7 @@ impl Connection {
             return Err(Refusal::detailed(ErrorCode::RateLimited, detail));
         }
         let stored = self.edge.realm.put_part(&user, new, Bytes::from(bytes)).await?;
-        let mut body = json!({"file_id": new.id, "part": part.number, "parts": part.parts});
-        if let Value::Object(fields) = &mut body {
-            if let Some(file) = &stored.file {
-                fields.insert("message".into(), "File Sent".into());
-                fields.insert("message_id".into(), json!(file.id));
-                fields.insert("file".into(), json!(file));
-            }
-            for (name, users) in [("unknown", &stored.unknown), ("full", &stored.full)] {
-                if !users.is_empty() {
-                    fields.insert(name.into(), json!(users));
-                }
-            }
-            if stored.duplicate {
-                fields.insert("duplicate".into(), true.into());
-            }
-        }
-        Ok(body)
+        Ok(stored_reply(&new, &stored))
     }
 
     /// A part of a file, in base64.

@@ -170,6 +170,17 @@ pub enum Receiver {
 }
 
 impl Receiver {
+    /// Receivers between commas; an empty place (`messi,,`) is left out. An error says what is wrong.
+    pub fn list(text: &str) -> Result<Vec<Self>, &'static str> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let receivers: Vec<_> = names.take(RECEIVERS_MAX + 1).map(Self::parse).collect();
+        match receivers.len() {
+            0 => Err("no receiver"),
+            n if n > RECEIVERS_MAX => Err("more than 1024 receivers"),
+            _ => Ok(receivers),
+        }
+    }
+
     pub(crate) fn parse(text: &str) -> Self {
         let parsed = match text.contains('@') {
             true => text.parse().map(Self::Qualified),

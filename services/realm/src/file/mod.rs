@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::copy::KvCopy;
 use crate::send::SendError;
 
-pub use read::{FilePart, FileView};
+pub use read::{FilePart, FileReader, FileView};
 pub use upload::{NewFile, Stored};
 
 /// Largest part: it stands in one value of the broker.

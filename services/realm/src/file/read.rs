@@ -1,11 +1,16 @@
 //! Reading files: which a user may have, and their parts.
 
+use std::sync::Arc;
+
 use antar_proto::file::FileInfo;
 use antar_proto::{MessageId, UserName};
 use bytes::Bytes;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::{FileError, FileRecord, Files, part_key};
+use crate::hex::hex;
+use crate::shared::Shared;
 
 /// A file in the list of a user's own.
 #[derive(Debug, Serialize)]
@@ -32,9 +37,56 @@ pub struct FilePart {
     pub bytes: Bytes,
 }
 
+/// The bytes of a file, part by part. The last one is given only if all of them together have the file's SHA-256.
+pub struct FileReader {
+    shared: Arc<Shared>,
+    file: FileInfo,
+    parts: u32,
+    given: u32,
+    hasher: Sha256,
+}
+
+impl FileReader {
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
+        user: &UserName,
+        id: MessageId,
+    ) -> Result<Self, FileError> {
+        let (file, parts) = shared.files.readable(user, id).await?;
+        Ok(Self { shared: shared.clone(), file, parts, given: 0, hasher: Sha256::new() })
+    }
+
+    /// Which file it is.
+    pub fn file(&self) -> &FileInfo {
+        &self.file
+    }
+
+    /// The next part; `None` after the last one. After an error there is no more.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
+        if self.given == self.parts {
+            return Ok(None);
+        }
+        let (id, number) = (self.file.id, self.given + 1);
+        let Some(bytes) = self.shared.files.part(id, number).await? else {
+            return Err(FileError::Incomplete(number, self.parts));
+        };
+        self.hasher.update(&bytes);
+        self.given = number;
+        if number == self.parts && hex(&self.hasher.finalize_reset()) != self.file.sha256 {
+            tracing::error!(%id, "the bytes of a file are not those that were stored");
+            return Err(FileError::Mismatch("the bytes of the file are not those that were stored".into()));
+        }
+        Ok(Some(bytes))
+    }
+}
+
 impl Files {
     /// A file that a user was sent or has sent.
-    async fn readable(&self, user: &UserName, id: MessageId) -> Result<(FileInfo, u32), FileError> {
+    pub(super) async fn readable(
+        &self,
+        user: &UserName,
+        id: MessageId,
+    ) -> Result<(FileInfo, u32), FileError> {
         let key = super::key(id);
         let mut record = self.records.fresh(&key).await?;
         if record.as_ref().is_some_and(|record| record.info().is_none()) {

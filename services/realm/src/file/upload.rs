@@ -58,7 +58,7 @@ impl Shared {
         new: NewFile<'_>,
         bytes: Bytes,
     ) -> Result<Stored, FileError> {
-        let (record, unknown) = self.begin(owner, new, bytes.len() as u64).await?;
+        let (record, unknown) = self.begin(owner, new, Some(bytes.len() as u64)).await?;
         let Part { number, parts, .. } = new.part;
         let part_key = part_key(record.id, number);
         let put = self.broker.kv_put(&self.files.parts, &part_key, bytes.clone(), Expect::Absent, None).await;
@@ -80,11 +80,11 @@ impl Shared {
 
     /// The record of a file, made if this is the first that is heard of it. What is too much is refused here, before
     /// anything is stored.
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         owner: &UserName,
         new: NewFile<'_>,
-        length: u64,
+        length: Option<u64>,
     ) -> Result<(Arc<FileRecord>, Vec<String>), FileError> {
         let (most, size) = (self.config.file_bytes_max, new.part.size);
         if size > most {
@@ -100,8 +100,11 @@ impl Shared {
             );
             return Err(FileError::Refused(why));
         }
-        if new.part.bytes() != Some(length) {
+        if length.is_some() && new.part.bytes() != length {
             return Err(FileError::Refused("a part has another length than it has to have".into()));
+        }
+        if new.id.is_assigned() {
+            return Err(SendError::IdAssigned.into());
         }
         let (to, unknown) = self.receivers_here(owner, new.to).await?;
         let key = key(new.id);
