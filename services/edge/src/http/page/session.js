@@ -17,6 +17,11 @@ const LOOK_MAX_MS = 12_000;
 /** Messages that are asked for at a time. */
 const LOOK_AT_ONCE = 12;
 
+/** A connection that was lost is shown elsewhere; what was asked for is asked again after the next connect. */
+function lost(error) {
+  if (!(error instanceof Lost)) throw error;
+}
+
 /** The token of this tab, if it has logged in. */
 export function keptToken() {
   return sessionStorage.getItem(KEY);
@@ -95,8 +100,7 @@ export class Session extends EventTarget {
       this.#people(await this.ask('users'));
       this.#presence();
     } catch (error) {
-      // The next connection does all of it again.
-      if (!(error instanceof Lost)) throw error;
+      lost(error);
     }
   }
 
@@ -109,15 +113,15 @@ export class Session extends EventTarget {
   /** All that was said since the last look, of people and realms, and of each group. */
   async #catchUp() {
     const groups = [...this.store.talks.values()].filter(({ group }) => group && !group.invited);
-    await Promise.all([this.#closeGap(null), ...groups.map((talk) => this.#closeGap(talk))]);
+    const since = this.store.kept.seen;
+    await Promise.all([null, ...groups].map((talk) => this.#closeGap(talk, since)));
   }
 
-  async #closeGap(talk) {
+  async #closeGap(talk, since) {
     const target = talk ? `${this.groupName(talk.key)} ` : '';
     const pages = [];
     let [before, more] = ['', false];
     // The first time the last page is enough; later on back to what is known.
-    const since = this.store.kept.seen;
     const isFirst = talk ? talk.items.every((item) => item.isLocal) : !this.hasCaughtUp;
     for (let count = 0; count < GAP_PAGES_MAX; count += 1) {
       const reply = await this.ask('history', `${target}limit=200${before}`);
@@ -128,7 +132,7 @@ export class Session extends EventTarget {
       before = ` before=${reply.messages[0].id}`;
     }
     if (!talk) this.hasCaughtUp = true;
-    if (pages.length || talk) this.store.page(pages, talk ? { key: talk.key, more } : {});
+    if (pages.length || talk) this.store.page(pages, talk ? { key: talk.key, more, since } : { since });
   }
 
   #event(event) {
@@ -206,6 +210,7 @@ export class Session extends EventTarget {
   async open(talk) {
     this.store.current = talk;
     if (talk.kind === 'user') this.#presence();
+    if (talk.kind === 'group' && this.isSynced) this.refreshGroups().catch(lost);
     if (talk.items.length < PAGE / 2 && talk.hasOlder) await this.older(talk);
     this.look(talk);
   }
@@ -230,7 +235,7 @@ export class Session extends EventTarget {
       this.store.page(messages, { key: talk.key, more: Boolean(reply.more), isOlder: true });
       return true;
     } catch (error) {
-      if (!(error instanceof Lost)) throw error;
+      lost(error);
       return false;
     } finally {
       talk.isLoading = false;
@@ -261,7 +266,7 @@ export class Session extends EventTarget {
         isNew ||= item.state !== before;
       }
     } catch (error) {
-      if (!(error instanceof Lost)) throw error;
+      lost(error);
       return;
     }
     if (wanted.length === 0 || document.hidden || talk !== this.store.current) return;
@@ -273,12 +278,13 @@ export class Session extends EventTarget {
   async #lanes() {
     if (!this.isSynced || document.hidden) return;
     try {
+      if (this.store.current?.kind === 'group') await this.refreshGroups();
       const reply = await this.ask('connectedrealm');
       if (reply.status !== 'OK') return;
       this.store.realms = reply.realms;
       this.store.refreshed();
     } catch (error) {
-      if (!(error instanceof Lost)) throw error;
+      lost(error);
     }
   }
 
@@ -291,7 +297,7 @@ export class Session extends EventTarget {
       this.store.online.set(talk.key, reply.online);
       this.store.refreshed();
     } catch (error) {
-      if (!(error instanceof Lost)) throw error;
+      lost(error);
     }
   }
 
@@ -309,13 +315,15 @@ export class Session extends EventTarget {
 
   /** Ends it on purpose. */
   async logout() {
-    this.outbox.clear();
     try {
       await this.ask('logout');
     } catch {
       // It ends by itself some day; this page forgets it now.
     }
+    this.outbox.clear();
     this.ended();
+    // What was begun and not sent is nobody else's business.
+    sessionStorage.clear();
   }
 
   stop() {

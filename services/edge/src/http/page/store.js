@@ -115,15 +115,14 @@ export class Store extends EventTarget {
     this.#saw(message.ts);
   }
 
-  /** A page of history: in the order of the realm, the newest last. `isNews` counts what came since the last look as unread. */
-  page(messages, { key = null, more = false, isOlder = false } = {}) {
+  /** A page of history: in the order of the realm, the newest last. What came after `since`, if that is known, is unread. */
+  page(messages, { key = null, more = false, since = '', isOlder = false } = {}) {
     const byTalk = new Map();
     for (const message of messages) {
       const at = key ?? this.keyOf(message);
       if (!byTalk.has(at)) byTalk.set(at, []);
       byTalk.get(at).push(message);
     }
-    const since = this.kept.seen;
     for (const [at, page] of byTalk) {
       const talk = this.talk(at);
       const items = page.map((message) => {
@@ -131,7 +130,7 @@ export class Store extends EventTarget {
         const known = talk.byId.get(item.id);
         if (known) this.#confirm(talk, known, item);
         if (item.notice) this.#notice(message);
-        if (!known && !isOlder && !item.mine && since && message.ts > since) {
+        if (!known && !item.mine && since && message.ts > since) {
           item.counted = true;
           this.#count(talk, item);
         }

@@ -102,15 +102,19 @@ export function chatView(session, { isUp }) {
     const name = store.name(talk).replace(/^@/, '');
     const isOnline = store.online.get(talk.key);
     const people = store.people.get(talk.key);
-    const note = talk.kind === 'group' ? talk.group && [t('members.n', { n: talk.group.members }), talk.group.topic].filter(Boolean).join(' · ')
+    const note = talk.kind === 'group' ? talk.group && [t(talk.group.members === 1 ? 'members.1' : 'members.n', { n: talk.group.members }), talk.group.topic].filter(Boolean).join(' · ')
       : talk.kind === 'realm' ? t('realm') : [people !== name && people, isOnline === undefined ? '' : t(isOnline ? 'online' : 'away')].filter(Boolean).join(' · ');
+    const realm = talk.kind === 'realm' ? talk.key.slice(1) : talk.kind === 'group' ? '' : store.realmOf(talk);
+    const lane = laneText(store.lane(realm));
+    // What stays as it is is not made anew: it may have the focus, or be just being read out.
+    const rev = JSON.stringify([talk.key, people, isOnline, note, lane, talk.group]);
+    if (parts.head.dataset.rev === rev) return;
+    parts.head.dataset.rev = rev;
     parts.head.replaceChildren(...present([
       iconButton('back', t('back'), leave, { class: 'icon-button back' }),
       h('span', { class: 'avatar-box' }, avatar(talk.key, talk.kind, people ?? name), isOnline && h('span', { class: 'dot' })),
       h('span', { class: 'talk-title' }, h('h1', {}, h('bdi', {}, name)), h('small', {}, note || '')),
       talk.group && !talk.group.invited && iconButton('group', t('members'), () => openGroup(session, talk, { left: groupLeft }))]));
-    const realm = talk.kind === 'realm' ? talk.key.slice(1) : talk.kind === 'group' ? '' : store.realmOf(talk);
-    const lane = laneText(store.lane(realm));
     parts.lane.textContent = lane;
     parts.lane.hidden = !lane;
     drawInvite(talk);
@@ -216,16 +220,17 @@ export function chatView(session, { isUp }) {
     node.classList.toggle('is-offline', !up);
     if (up) return;
     const until = Date.now() + wait;
-    const text = h('span', {});
+    // The seconds are for those who see them: nobody wants them read out.
+    const text = h('span', { 'aria-hidden': 'true' });
     const draw = () => {
       const left = Math.ceil((until - Date.now()) / 1000);
       const waiting = session.outbox.waiting;
-      text.textContent = [t('offline'), left > 0 ? t('offline.wait', { n: left }) : t('connecting'), waiting ? t('offline.queued', { n: waiting }) : '']
+      text.textContent = [left > 0 ? t('offline.wait', { n: left }) : t('connecting'), waiting ? t('offline.queued', { n: waiting }) : '']
         .filter(Boolean).join(' ');
     };
     draw();
     countdown = setInterval(draw, 500);
-    banner.replaceChildren(icon('warn'), text, h('button', { type: 'button', onclick: () => session.link.hurry() }, t('offline.now')));
+    banner.replaceChildren(icon('warn'), h('span', {}, t('offline')), text, h('button', { type: 'button', onclick: () => session.link.hurry() }, t('offline.now')));
   }
 
   function step(by) {

@@ -84,7 +84,7 @@ export class ListView {
   #content(talk, last, lane, isOnline, people) {
     const { store } = this.session;
     const name = store.name(talk);
-    const said = last && `${last.mine ? `${t('you')}: ` : talk.kind === 'group' ? `${last.name}: ` : ''}${last.text}`;
+    const said = last && `${last.mine ? `${t('you')}: ` : talk.kind === 'group' ? `${last.name}: ` : ''}${last.file?.name ?? last.text}`;
     const note = talk.group?.invited ? t('invited') : lane || said || talk.group?.topic || (talk.kind === 'realm' ? t('lane.up') : '');
     return [
       h('span', { class: 'avatar-box' }, avatar(talk.key, talk.kind, people ?? name), isOnline && h('span', { class: 'dot', title: t('online') })),
