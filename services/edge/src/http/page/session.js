@@ -184,8 +184,12 @@ export class Session extends EventTarget {
 
   /** Looks again which groups there are. */
   async refreshGroups() {
-    const reply = await this.ask('groups');
-    if (reply.status === 'OK') this.#groups(reply.groups);
+    try {
+      const reply = await this.ask('groups');
+      if (reply.status === 'OK') this.#groups(reply.groups);
+    } catch (error) {
+      lost(error);
+    }
   }
 
   /** A group as commands want it: without the realm if it is ours. */
@@ -210,7 +214,7 @@ export class Session extends EventTarget {
   async open(talk) {
     this.store.current = talk;
     if (talk.kind === 'user') this.#presence();
-    if (talk.kind === 'group' && this.isSynced) this.refreshGroups().catch(lost);
+    if (talk.kind === 'group' && this.isSynced) this.refreshGroups();
     if (talk.items.length < PAGE / 2 && talk.hasOlder) await this.older(talk);
     this.look(talk);
   }
