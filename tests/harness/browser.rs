@@ -50,7 +50,7 @@ impl Driver {
             .expect("it is there");
         let mut lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
         let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, port) = line.rsplit_once("on port ")?;
+            let (_, port) = line.rsplit_once("successfully on port ")?;
             port.trim_end_matches('.').parse::<u16>().ok()
         });
         let port = port.expect("it says where it listens");

@@ -174,12 +174,12 @@ fn an_edge_that_is_killed_in_the_middle_of_typing_loses_and_doubles_nothing() {
     messi.until("the outage is shown", "!document.querySelector('.banner').hidden");
     messi.type_in("ah jalan");
     messi.press(Key::Enter);
-    say(&messi, "empt");
+    say(&messi, "emp");
     messi.shows("document.querySelectorAll('.row.queued').length >= 2", &json!(true));
     messi.picture("outage");
     // The last one was not sent yet: it can be changed. What is begun after it stays where it is.
     messi.press(Key::Up);
-    messi.shows("document.querySelector('#composer').value", &json!("empt"));
+    messi.shows("document.querySelector('#composer').value", &json!("emp"));
     messi.type_in("at");
     messi.press(Key::Enter);
     messi.type_in("konsep yang");

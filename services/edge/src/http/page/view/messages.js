@@ -27,6 +27,8 @@ export class MessagesView {
   #isAtEnd = true;
   #marker = null;
   #loading = false;
+  /** Where was scrolled to, as far as is known. */
+  #top = 0;
 
   constructor(session, files, { onEnd }) {
     this.session = session;
@@ -93,7 +95,10 @@ export class MessagesView {
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const items = this.#talk?.items ?? [];
-    const atEnd = scrollHeight - scrollTop - clientHeight < END_PX && this.#end >= items.length;
+    const isNear = scrollHeight - scrollTop - clientHeight < END_PX;
+    // Who was at the end leaves it by going up alone: what comes meanwhile moves the end, and not them.
+    const atEnd = this.#isAtEnd ? isNear || scrollTop >= this.#top : isNear && this.#end >= items.length;
+    this.#top = scrollTop;
     if (atEnd && !this.#isAtEnd) this.onEnd();
     this.#isAtEnd = atEnd;
     this.jump.hidden = atEnd;
@@ -216,6 +221,7 @@ export class MessagesView {
 
   #scrollToEnd() {
     this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.#top = this.scroller.scrollTop;
   }
 
   #row(item, isJoined) {
