@@ -103,7 +103,7 @@ fn two_people_in_two_realms_talk_and_see_how_far_their_messages_have_come() {
     // What waits there is told, above the line and at the side.
     let lane = "document.querySelector('.lane-note:not([hidden])')?.textContent ?? ''";
     messi.until("the lane's state is shown", &format!("/^realm2: .*1 queued/.test({lane})"));
-    messi.until("it is at the side", "/1 queued/.test(document.querySelector('.talk-last.lane')?.textContent)");
+    messi.until("it is at the side", "/^(waiting|paused).*1 queued$/.test(document.querySelector('.talk-last.lane')?.textContent)");
     messi.picture("lane");
     server.operate(&["realm", "resume", "realm2"]);
     messi.shows(TICKS, &json!(["delivered"]));

@@ -212,7 +212,7 @@ fn names_and_limits_of_groups_are_checked() {
             refused(messi.cmd(&format!("sendgroup #{name} hai")), "no-such-group");
         }
     }
-    refused(messi.cmd("joingroup tim@realm2"), "no-such-group");
+    refused(messi.cmd("joingroup tim@realm2"), "no-such-realm");
     refused(messi.cmd("addgroup tim closed"), "bad-request");
     for n in 0..64 {
         ok(messi.cmd(&format!("addgroup g{n}")));

@@ -16,6 +16,7 @@ mod federation;
 mod files;
 mod files_http;
 mod groups;
+mod groups_abroad;
 mod history;
 mod messages;
 mod metrics;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
 use crate::file::FileInfo;
-use crate::names::{GroupName, MessageId, RealmId, Tag, UserName};
+use crate::names::{GroupAddress, MessageId, RealmId, Tag, UserName};
 
 /// A reply that says OK, with the fields of `body`.
 #[derive(Debug, Serialize)]
@@ -176,9 +176,9 @@ pub struct Message {
     /// The file that it brings. `msg` then is a line for clients that do not know files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Box<FileInfo>>,
-    /// The group that it was written to; left out for all others.
+    /// The group that it was written to, `tim`, or `tim@realm1` if it lives in another realm; left out for all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<GroupName>,
+    pub group: Option<Box<GroupAddress>>,
 }
 
 /// A message that `search` has found.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use antar_broker::{Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Tail};
-use antar_proto::{GroupName, UserName};
+use antar_proto::{GroupAddress, UserName};
 use tokio::sync::watch;
 
 use crate::shared::Shared;
@@ -15,7 +15,7 @@ pub(crate) struct GroupFeed {
     changes: watch::Receiver<u64>,
     /// They have changed, and were not looked at since.
     is_stale: bool,
-    mine: HashSet<GroupName>,
+    mine: HashSet<GroupAddress>,
     backlog: Vec<Backlog>,
     /// Follows all groups; none while the user has none, or the broker does not answer.
     tail: Option<Tail>,
@@ -25,7 +25,7 @@ pub(crate) struct GroupFeed {
 
 /// What is unread of one group when it comes to the feed.
 struct Backlog {
-    group: GroupName,
+    group: GroupAddress,
     after: Seq,
     /// What is behind comes from the tail.
     until: Seq,
@@ -49,7 +49,7 @@ impl GroupFeed {
     }
 
     /// Whether what is written to a group is for this feed.
-    pub(crate) fn follows(&self, group: &GroupName) -> bool {
+    pub(crate) fn follows(&self, group: &GroupAddress) -> bool {
         self.mine.contains(group)
     }
 
@@ -92,7 +92,7 @@ impl GroupFeed {
         let now = shared.groups.of(user);
         self.mine.retain(|group| now.contains(group));
         self.backlog.retain(|backlog| now.contains(&backlog.group));
-        let new: Vec<GroupName> = now.into_iter().filter(|group| !self.mine.contains(group)).collect();
+        let new: Vec<GroupAddress> = now.into_iter().filter(|group| !self.mine.contains(group)).collect();
         if new.is_empty() {
             return Ok(());
         }

@@ -60,13 +60,13 @@ export function size(bytes) {
   return `${new Intl.NumberFormat(lang(), { maximumFractionDigits: at ? 1 : 0 }).format(value)} ${units[at]}`;
 }
 
-/** How a realm's lane is: `realm2: waiting 14 min, 37 queued`; empty if there is nothing to say. */
+/** How a realm's lane is: `waiting 14 min, 37 queued`; empty if there is nothing to say. */
 export function laneText(realm) {
   if (!realm) return '';
-  if (realm.blocked) return t('lane.blocked', { realm: realm.realm });
+  if (realm.blocked) return t('lane.blocked');
   if (realm.state === 'up' && !realm.queued) return '';
   const since = realm.since ? (Date.now() - Date.parse(realm.since)) / 1000 : realm.oldest_s ?? 0;
-  const words = { realm: realm.realm, n: realm.queued ?? 0, time: lasting(since) };
+  const words = { n: realm.queued ?? 0, time: lasting(since) };
   if (realm.state === 'paused') return t('lane.paused', words);
   return t(realm.state === 'up' ? 'lane.sending' : 'lane.waiting', words);
 }

@@ -14,6 +14,9 @@ const GAP_PAGES_MAX = 20;
 /** How often is asked how far messages of one's own have come, in milliseconds: at first, and if nothing happens. */
 const LOOK_MIN_MS = 700;
 const LOOK_MAX_MS = 12_000;
+/** How often is asked how lanes and groups are, in milliseconds, and how often while there is nothing to see of them. */
+const LANES_MS = 2000;
+const LANES_IDLE_MS = 15_000;
 /** Messages that are asked for at a time. */
 const LOOK_AT_ONCE = 12;
 
@@ -47,6 +50,7 @@ export class Session extends EventTarget {
   #lookTimer = 0;
   #lookWait = LOOK_MIN_MS;
   #timers = [];
+  #lanesAt = 0;
   #abort = new AbortController();
 
   constructor(connection, token, me, limits) {
@@ -64,7 +68,7 @@ export class Session extends EventTarget {
     connection.addEventListener('down', ({ detail }) => this.#down(detail), { signal });
     connection.addEventListener('event', ({ detail }) => this.#event(detail), { signal });
     document.addEventListener('visibilitychange', () => document.hidden || this.look(this.store.current), { signal });
-    this.#timers.push(setInterval(() => this.#lanes(), 5000), setInterval(() => this.#presence(), 20_000));
+    this.#timers.push(setInterval(() => this.#lanes(), LANES_MS), setInterval(() => this.#presence(), 20_000));
   }
 
   /** Begins, on a connection that is up. */
@@ -281,6 +285,11 @@ export class Session extends EventTarget {
 
   async #lanes() {
     if (!this.isSynced || document.hidden) return;
+    const talk = this.store.current;
+    const isBusy = (talk && (talk.kind === 'group' || this.store.realmOf(talk)))
+      || this.store.realms.some(({ state, queued }) => state !== 'up' || queued);
+    if (!isBusy && Date.now() - this.#lanesAt < LANES_IDLE_MS) return;
+    this.#lanesAt = Date.now();
     try {
       if (this.store.current?.kind === 'group') await this.refreshGroups();
       const reply = await this.ask('connectedrealm');

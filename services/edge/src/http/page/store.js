@@ -104,8 +104,11 @@ export class Store extends EventTarget {
     const talk = this.talk(this.keyOf(message));
     const item = this.#item(message);
     const known = talk.byId.get(item.id);
-    if (known) this.#confirm(talk, known, item);
-    else this.#append(talk, item);
+    if (!known) this.#append(talk, item);
+    else {
+      this.#confirm(talk, known, item);
+      if (talk.kind === 'group' && item.mine) this.#place(talk, known);
+    }
     if (item.notice) this.#notice(message);
     if (!item.mine && !(known && !talk.unread.has(item.id) && known.counted)) {
       (known ?? item).counted = true;
@@ -160,6 +163,16 @@ export class Store extends EventTarget {
     if (!known.isLocal) return;
     Object.assign(known, { ts: item.ts, isLocal: false, file: item.file ?? known.file, text: item.text });
     this.reached(talk, known, 'stored');
+    this.#changed('items', talk);
+  }
+
+  /** Our own message has got its place in a group: behind all that was pushed before it. */
+  #place(talk, item) {
+    const at = talk.items.indexOf(item);
+    const behind = talk.items.slice(at + 1);
+    const end = behind.findIndex((other) => other.isLocal);
+    talk.items.splice(at, 1);
+    talk.items.splice(end < 0 ? talk.items.length : at + end, 0, item);
     this.#changed('items', talk);
   }
 

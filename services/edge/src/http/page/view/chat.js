@@ -105,9 +105,10 @@ export function chatView(session, { isUp }) {
     const note = talk.kind === 'group' ? talk.group && [t(talk.group.members === 1 ? 'members.1' : 'members.n', { n: talk.group.members }), talk.group.topic].filter(Boolean).join(' · ')
       : talk.kind === 'realm' ? t('realm') : [people !== name && people, isOnline === undefined ? '' : t(isOnline ? 'online' : 'away')].filter(Boolean).join(' · ');
     const realm = talk.kind === 'realm' ? talk.key.slice(1) : talk.kind === 'group' ? '' : store.realmOf(talk);
-    const lane = laneText(store.lane(realm));
+    const state = laneText(store.lane(realm));
+    const lane = state && `${realm}: ${state}`;
     // What stays as it is is not made anew: it may have the focus, or be just being read out.
-    const rev = JSON.stringify([talk.key, people, isOnline, note, lane, talk.group]);
+    const rev = JSON.stringify([talk.key, people, isOnline, note, lane, talk.group, session.isSynced]);
     if (parts.head.dataset.rev === rev) return;
     parts.head.dataset.rev = rev;
     parts.head.replaceChildren(...present([
@@ -115,6 +116,7 @@ export function chatView(session, { isUp }) {
       h('span', { class: 'avatar-box' }, avatar(talk.key, talk.kind, people ?? name), isOnline && h('span', { class: 'dot' })),
       h('span', { class: 'talk-title' }, h('h1', {}, h('bdi', {}, name)), h('small', {}, note || '')),
       talk.group && !talk.group.invited && iconButton('group', t('members'), () => openGroup(session, talk, { left: groupLeft }))]));
+    parts.composer.allow(silence(talk));
     parts.lane.textContent = lane;
     parts.lane.hidden = !lane;
     drawInvite(talk);
@@ -164,6 +166,10 @@ export function chatView(session, { isUp }) {
   async function enterGroup(command, rest, name) {
     const reply = await run(command, rest);
     if (reply.status !== 'OK') return reply;
+    if (reply.pending) {
+      say(t('pending'));
+      return reply;
+    }
     await session.refreshGroups();
     const key = name.includes('@') ? `#${name}` : `#${name}@${store.me.realm}`;
     const talk = store.talk(key);
@@ -281,7 +287,7 @@ export function chatView(session, { isUp }) {
   listen(session, 'state', ({ detail }) => connected(detail === 0, detail));
   listen(session, 'ready', () => {
     if (!store.current) return;
-    parts.composer.allow(silence(store.current));
+    drawHead();
     session.open(store.current);
   });
   listen(document, 'keydown', keys);
