@@ -87,8 +87,12 @@ export class MessagesView {
     this.#end = Math.min(talk.items.length, at + ROWS_STEP / 2);
     while (this.#draw());
     const node = this.#nodes.get(id)?.node;
-    node?.scrollIntoView({ block: 'center' });
     node?.classList.add('found');
+    // Rows have their true height only once they are in sight: look a few times.
+    for (let frame = 0; frame < 4; frame += 1) {
+      node?.scrollIntoView({ block: 'center' });
+      await new Promise(requestAnimationFrame);
+    }
     return true;
   }
 
