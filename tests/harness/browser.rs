@@ -74,7 +74,8 @@ impl Driver {
     /// One as narrow as a phone.
     #[track_caller]
     pub(crate) fn phone(&self) -> Browser {
-        let screen = json!({ "deviceMetrics": { "width": 390, "height": 780, "pixelRatio": 1.5, "touch": true } });
+        let screen =
+            json!({ "deviceMetrics": { "width": 390, "height": 780, "pixelRatio": 1.5, "touch": true } });
         self.open(&[], screen)
     }
 
@@ -146,7 +147,10 @@ impl Browser {
         let deadline = std::time::Instant::now() + PATIENCE;
         while seen != *wanted {
             seen = self.value(expression);
-            assert!(seen == *wanted || std::time::Instant::now() < deadline, "{expression}: {seen}, not {wanted}");
+            assert!(
+                seen == *wanted || std::time::Instant::now() < deadline,
+                "{expression}: {seen}, not {wanted}"
+            );
             super::wait::a_moment();
         }
     }
@@ -199,10 +203,10 @@ impl Browser {
     /// Keeps what is seen as a picture, if `ANTAR_SCREENSHOTS` names a directory.
     #[track_caller]
     pub(crate) fn picture(&self, name: &str) {
-        #[expect(clippy::disallowed_methods, reason = "whoever runs the tests may ask for pictures")]
         let Some(folder) = std::env::var_os("ANTAR_SCREENSHOTS") else { return };
         let png = self.runtime.block_on(self.client.screenshot()).expect("a picture");
-        std::fs::write(Path::new(&folder).join(name).with_extension("png"), png).expect("the directory is there");
+        std::fs::write(Path::new(&folder).join(name).with_extension("png"), png)
+            .expect("the directory is there");
     }
 }
 

@@ -13,7 +13,8 @@ use crate::harness::{
 };
 
 /// The smallest picture there is: one pixel.
-const PIXEL: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\x90wS\xde\0\0\0\x0cIDAT\
+const PIXEL: &[u8] =
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\x90wS\xde\0\0\0\x0cIDAT\
 x\xdac\xe0/\xcb\x03\0\x01\x8b\0\xf4\x028\xf3\x86\0\0\0\0IEND\xaeB`\x82";
 
 /// What is shown of the messages of the open conversation.
@@ -103,7 +104,10 @@ fn two_people_in_two_realms_talk_and_see_how_far_their_messages_have_come() {
     // What waits there is told, above the line and at the side.
     let lane = "document.querySelector('.lane-note:not([hidden])')?.textContent ?? ''";
     messi.until("the lane's state is shown", &format!("/^realm2: .*1 queued/.test({lane})"));
-    messi.until("it is at the side", "/^(waiting|paused).*1 queued$/.test(document.querySelector('.talk-last.lane')?.textContent)");
+    messi.until(
+        "it is at the side",
+        "/^(waiting|paused).*1 queued$/.test(document.querySelector('.talk-last.lane')?.textContent)",
+    );
     messi.picture("lane");
     server.operate(&["realm", "resume", "realm2"]);
     messi.shows(TICKS, &json!(["delivered"]));
@@ -144,7 +148,10 @@ fn two_people_in_two_realms_talk_and_see_how_far_their_messages_have_come() {
     messi.until("it is found", "document.querySelectorAll('.found-button').length === 1");
     messi.press(Key::Down);
     messi.press(Key::Enter);
-    messi.until("it is shown", "document.querySelector('.row.found .text')?.textContent === 'halo realm sebelah'");
+    messi.until(
+        "it is shown",
+        "document.querySelector('.row.found .text')?.textContent === 'halo realm sebelah'",
+    );
     messi.type_in("?");
     messi.until("help is open", "document.querySelector('dialog.help kbd')");
     messi.press(Key::Escape);
@@ -255,7 +262,10 @@ fn a_group_is_made_and_joined_and_pictures_are_sent_in_all_ways() {
     henderson.picture("phone");
     // A phone's width has room for all of it.
     henderson.shows("document.documentElement.scrollWidth <= innerWidth", &json!(true));
-    messi.shows("[...document.querySelectorAll('.row.mine .tick')].every((tick) => tick.dataset.state === 'read')", &json!(true));
+    messi.shows(
+        "[...document.querySelectorAll('.row.mine .tick')].every((tick) => tick.dataset.state === 'read')",
+        &json!(true),
+    );
     [&messi, &henderson].into_iter().for_each(assert_quiet);
 }
 
@@ -280,7 +290,10 @@ fn texts_and_names_that_are_full_of_html_stay_texts() {
     messi.until("they are there", "document.querySelector('.badge')");
     messi.chord(Key::Alt, 'a');
     messi.shows(TEXTS, &Value::from(texts.map(str::trim).to_vec()));
-    messi.until("the name is one, too", &format!("document.querySelector('.talk-title').textContent.includes({})", json!(name)));
+    messi.until(
+        "the name is one, too",
+        &format!("document.querySelector('.talk-title').textContent.includes({})", json!(name)),
+    );
     messi.press(Key::Escape);
     messi.type_in("/");
     messi.until("search is open", "document.activeElement?.role === 'searchbox'");
@@ -288,8 +301,14 @@ fn texts_and_names_that_are_full_of_html_stay_texts() {
     messi.until("it is found", "document.querySelector('.found-button')");
     let made = "document.querySelectorAll('.row img, .row svg:not(.icon), .row iframe, .row script, .found-list img, b b').length";
     messi.shows(made, &json!(0));
-    messi.shows("[...document.querySelectorAll('.row a')].every((a) => a.protocol.startsWith('http'))", &json!(true));
-    assert!(holds_for(Duration::from_millis(200), || messi.value("typeof pwned") == "undefined"), "nothing ran");
+    messi.shows(
+        "[...document.querySelectorAll('.row a')].every((a) => a.protocol.startsWith('http'))",
+        &json!(true),
+    );
+    assert!(
+        holds_for(Duration::from_millis(200), || messi.value("typeof pwned") == "undefined"),
+        "nothing ran"
+    );
     assert_quiet(&messi);
 }
 
@@ -326,7 +345,8 @@ fn what_cannot_be_sent_stays_with_its_reason_and_can_be_tried_again() {
     ok(chat.cmd("unblock messi"));
     messi.run("document.querySelector('.retry').focus()");
     messi.press(Key::Enter);
-    messi.until("it goes", "/stored|delivered/.test(document.querySelector('.row.mine .tick').dataset.state)");
+    messi
+        .until("it goes", "/stored|delivered/.test(document.querySelector('.row.mine .tick').dataset.state)");
     let inbox = eventually("it is in the mailbox", || Some(chat.inbox()).filter(|inbox| !inbox.is_empty()));
     assert_eq!((inbox.len(), &inbox[0]["msg"]), (1, &json!("masih di sana?")));
     messi.shows(TICKS, &json!(["read"]));
@@ -365,7 +385,11 @@ fn a_thousand_messages_are_shown_as_they_come() {
          .observe({ type: 'longtask' });",
     );
     let lines: String = (1..=COUNT)
-        .map(|n| henderson.line(&format!("send messi {n} kabar yang cukup panjang untuk dua baris di layar yang sempit")) + "\r\n")
+        .map(|n| {
+            henderson.line(&format!(
+                "send messi {n} kabar yang cukup panjang untuk dua baris di layar yang sempit"
+            )) + "\r\n"
+        })
         .collect();
     let mut writer = henderson.writer();
     let sending = std::thread::spawn(move || std::io::Write::write_all(&mut writer, lines.as_bytes()));

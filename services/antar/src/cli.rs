@@ -87,7 +87,7 @@ pub(crate) struct DemoArgs {
     /// Port of realm1; realm2 has the next one. 0 takes two free ones.
     #[arg(long, default_value_t = 4001, value_parser = clap::value_parser!(u16).range(..65535))]
     pub(crate) port: u16,
-    /// Port of realm1's page; realm2's has the next one. 0 takes two free ones, as it does if --port is 0 [default: 8001]
+    /// Port of realm1's page; realm2's has the next one. 0 takes two free ones [default: 4000 more than --port, so 8001]
     #[arg(long, value_parser = clap::value_parser!(u16).range(..65535))]
     pub(crate) http_port: Option<u16>,
     /// Directory of the database, made if it is not there.
@@ -101,8 +101,8 @@ pub(crate) struct DemoArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
-/// Where `antar demo` serves realm1's page unless told otherwise.
-pub(crate) const DEMO_HTTP_PORT: u16 = 8001;
+/// How much higher the ports of the demo's pages are, unless they are chosen.
+pub(crate) const DEMO_HTTP_OFFSET: u16 = 4000;
 /// Where `antar demo` keeps its database unless told otherwise, in the working directory.
 pub(crate) const DEMO_DIRECTORY: &str = "antar-demo";
 /// The file in there.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use antar_proto::RealmId;
 
-use crate::cli::{DEMO_FILE, DEMO_HTTP_PORT, DemoArgs};
+use crate::cli::{DEMO_FILE, DEMO_HTTP_OFFSET, DemoArgs};
 use crate::config::{Config, Environment, Flag, Sources};
 use crate::exit::{Exit, OrExit as _, Outcome};
 use crate::say;
@@ -21,8 +21,7 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
     };
     let flag = |key, value: &str| Flag(key, "antar demo", value.to_owned());
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string();
-    // Who takes free ports has no use for one that may be taken.
-    let http_port = args.http_port.unwrap_or(if args.port == 0 { 0 } else { DEMO_HTTP_PORT });
+    let http_port = args.http_port.unwrap_or_else(|| http_port(args.port));
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, http_port)).to_string();
     let http_flag = args.http_port.is_some().then(|| flag("listen.http", &http));
     let config = Config::load(Sources {
@@ -51,6 +50,12 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
         server::run(&config.broker, &config.edge, sites, |addresses| welcome(addresses, &config)).await;
     logging.end().await;
     outcome
+}
+
+/// Where the first page is if nobody has chosen: another demo on other ports is not in its way.
+fn http_port(port: u16) -> u16 {
+    // The last one leaves room for the one after it. Free ports for one are free ports for all.
+    port.checked_add(DEMO_HTTP_OFFSET).filter(|&http| port != 0 && http < u16::MAX).unwrap_or(0)
 }
 
 fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site> {
@@ -102,4 +107,14 @@ Ctrl-C stops it.",
         port = two.port(),
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pages_have_ports_that_follow_from_those_of_the_realms() {
+        for (port, http) in [(4001, 8001), (0, 0), (61_534, 65_534), (61_535, 0), (65_000, 0)] {
+            assert_eq!(super::http_port(port), http, "{port}");
+        }
+    }
 }
