@@ -12,6 +12,7 @@ use crate::admin::{
 };
 use crate::bench::BenchArgs;
 use crate::config::Flag;
+use crate::demo::DEMO_DIRECTORY;
 use crate::doctor::DoctorArgs;
 use crate::healthcheck::HealthcheckArgs;
 use crate::status::StatusArgs;
@@ -100,13 +101,6 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
 }
-
-/// How much higher the ports of the demo's pages are, unless they are chosen.
-pub(crate) const DEMO_HTTP_OFFSET: u16 = 4000;
-/// Where `antar demo` keeps its database unless told otherwise, in the working directory.
-pub(crate) const DEMO_DIRECTORY: &str = "antar-demo";
-/// The file in there.
-pub(crate) const DEMO_FILE: &str = "antar-demo.db";
 
 /// Settings that have flags; the environment and a file set the others.
 #[derive(Debug, Args)]

@@ -4,12 +4,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use antar_proto::RealmId;
 
-use crate::cli::{DEMO_FILE, DEMO_HTTP_OFFSET, DemoArgs};
+use crate::cli::DemoArgs;
 use crate::config::{Config, Environment, Flag, Sources};
 use crate::exit::{Exit, OrExit as _, Outcome};
 use crate::say;
 use crate::server::{self, Addresses, Site};
 
+/// Where the database is unless told otherwise, in the working directory.
+pub(crate) const DEMO_DIRECTORY: &str = "antar-demo";
+/// The file in there.
+pub(crate) const DEMO_FILE: &str = "antar-demo.db";
+/// How much higher the ports of the pages are, unless they are chosen.
+const HTTP_OFFSET: u16 = 4000;
 /// The realms of the reports.
 const REALMS: [&str; 2] = ["realm1", "realm2"];
 
@@ -55,7 +61,7 @@ pub(crate) async fn run(args: DemoArgs, environment: &Environment) -> Outcome {
 /// Where the first page is if nobody has chosen: another demo on other ports is not in its way.
 fn http_port(port: u16) -> u16 {
     // The last one leaves room for the one after it. Free ports for one are free ports for all.
-    port.checked_add(DEMO_HTTP_OFFSET).filter(|&http| port != 0 && http < u16::MAX).unwrap_or(0)
+    port.checked_add(HTTP_OFFSET).filter(|&http| port != 0 && http < u16::MAX).unwrap_or(0)
 }
 
 fn site(config: &Config, args: &DemoArgs, id: &str, offset: u16) -> Outcome<Site> {

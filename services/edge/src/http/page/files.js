@@ -21,9 +21,16 @@ export class Files {
   #urls = new Map();
   #requests = new Map();
   #queue = Promise.resolve();
+  /** What the connection was lost for: it is tried again with the next one. */
+  #lost = new Map();
 
   constructor(session) {
     this.session = session;
+    session.addEventListener('ready', () => {
+      const lost = [...this.#lost];
+      this.#lost.clear();
+      for (const [item, talk] of lost) if (item.state === 'failed') this.retry(talk, item);
+    });
   }
 
   /** Sends files to a conversation, one after the other. */
@@ -68,7 +75,10 @@ export class Files {
         if (reply.status === 'OK') this.#stored(talk, item, reply);
         else this.#failed(talk, item, reply.code ? errorText(reply) : t('file.failed', { why: request.status }));
       };
-      request.onerror = () => this.#failed(talk, item, t('file.lost'));
+      request.onerror = () => {
+        this.#lost.set(item, talk);
+        this.#failed(talk, item, t('file.lost'));
+      };
       request.onabort = () => session.store.drop(talk, item);
       request.onloadend = () => {
         this.#requests.delete(item);
@@ -96,6 +106,7 @@ export class Files {
 
   /** Tries again, under the same id: what arrived after all is not doubled. */
   retry(talk, item) {
+    this.#lost.delete(item);
     item.upload.done = 0;
     item.reason = '';
     this.session.store.reached(talk, item, 'queued');
@@ -105,6 +116,7 @@ export class Files {
   /** Ends an upload, and forgets it. */
   discard(talk, item) {
     item.upload.isGone = true;
+    this.#lost.delete(item);
     const request = this.#requests.get(item);
     if (request) request.abort();
     else this.session.store.drop(talk, item);

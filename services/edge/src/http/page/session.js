@@ -6,6 +6,7 @@
 import { Link, Lost } from './net.js';
 import { RANKS, Store, dashed } from './store.js';
 import { Outbox, lineOf } from './outbox.js';
+import { errorText } from './i18n.js';
 
 const KEY = 'antar.session';
 const PAGE = 100;
@@ -163,7 +164,7 @@ export class Session extends EventTarget {
   #reached(talk, item, state, reason) {
     const known = state === 'accepted' ? 'stored' : state;
     if (RANKS[known] === undefined) return;
-    this.store.reached(talk, item, known, known === 'failed' ? reason : '');
+    this.store.reached(talk, item, known, known === 'failed' ? errorText({ code: reason }) : '');
     if (known !== 'read' || talk.kind === 'group') return;
     // Who has read one has read those before it: they are in one order.
     for (const earlier of talk.items) {
