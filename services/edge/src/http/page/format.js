@@ -71,8 +71,8 @@ export function laneText(realm) {
   return t(realm.state === 'up' ? 'lane.sending' : 'lane.waiting', words);
 }
 
-/** Cuts a text into plain parts, links and mentions of `user`. */
-export function parts(text, user) {
+/** Cuts a text into plain parts, links and mentions; those of `me` (`@messi`, `@messi@realm1`) apart. */
+export function parts(text, me) {
   const found = [];
   let at = 0;
   for (const match of text.matchAll(/https?:\/\/[^\s<>"']+|@[a-z0-9][a-z0-9_-]{0,31}(?:@[a-z0-9][a-z0-9_-]{0,31})?/g)) {
@@ -81,7 +81,7 @@ export function parts(text, user) {
     if (word.startsWith('@')) {
       const before = text[match.index - 1];
       if (before && /[\p{L}\p{N}_@]/u.test(before)) continue;
-      kind = word.slice(1).split('@')[0] === user ? 'me' : 'mention';
+      kind = [me.user, me.address].includes(word.slice(1)) ? 'me' : 'mention';
     } else {
       word = word.replace(/[.,;:!?)\]]+$/, '');
     }
@@ -93,7 +93,7 @@ export function parts(text, user) {
   return found;
 }
 
-/** Whether a text speaks to `user`. */
-export function mentions(text, user) {
-  return text.includes(`@${user}`) && parts(text, user).some((part) => part.kind === 'me');
+/** Whether a text speaks to `me`. */
+export function mentions(text, me) {
+  return text.includes(`@${me.user}`) && parts(text, me).some((part) => part.kind === 'me');
 }

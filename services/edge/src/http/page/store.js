@@ -68,8 +68,8 @@ export class Store extends EventTarget {
       const kind = key.startsWith('#') ? 'group' : key.startsWith('@') ? 'realm' : key.includes(',') ? 'list' : 'user';
       const kept = this.kept.unread[key] ?? {};
       talk = {
-        key, kind, items: [], byId: new Map(), hasOlder: true, group: null, last: 0, title: '',
-        unread: new Set(kept.unread), mentions: new Set(kept.mentions), marker: null,
+        key, kind, items: [], byId: new Map(), hasOlder: true, group: null, last: 0,
+        unread: new Set(kept.unread), mentions: new Set(kept.mentions), marker: kept.unread?.[0] ?? null,
       };
       this.talks.set(key, talk);
       this.#changed('list');
@@ -95,7 +95,7 @@ export class Store extends EventTarget {
     return {
       id: plain(message.id), ts: Date.parse(message.ts) || Date.now(), from: message.from, name: message.msg_from,
       text: message.msg, mine, file: message.file ?? null, notice: message.kind === 'notice', state: mine ? 'stored' : '',
-      reason: '', asked: 0,
+      reason: '',
     };
   }
 
@@ -193,7 +193,7 @@ export class Store extends EventTarget {
     const talk = this.talk(key);
     const item = {
       id, ts, from: this.me.address, name: this.me.name, text, mine: true, file: null, notice: false, state, reason,
-      asked: 0, isLocal: true, upload,
+      isLocal: true, upload,
     };
     this.#append(talk, item);
     this.seen(talk);
@@ -244,7 +244,7 @@ export class Store extends EventTarget {
     if (talk === this.current && this.isSeen()) return;
     if (talk.unread.size === 0) talk.marker = item.id;
     if (talk.unread.size < UNREAD_MAX) talk.unread.add(item.id);
-    if (!item.notice && mentions(item.text, this.me.user)) talk.mentions.add(item.id);
+    if (!item.notice && mentions(item.text, this.me)) talk.mentions.add(item.id);
     this.#changed('list');
   }
 

@@ -20,8 +20,8 @@ function link(text) {
 }
 
 /** A text, whatever it says, as text. */
-export function textBody(text, user) {
-  return h('span', { class: 'text', dir: 'auto' }, parts(text, user).map((part) => {
+export function textBody(text, me) {
+  return h('span', { class: 'text', dir: 'auto' }, parts(text, me).map((part) => {
     if (part.kind === 'link') return link(part.text);
     if (part.kind === 'text') return part.text;
     return h('mark', { class: part.kind }, part.text);

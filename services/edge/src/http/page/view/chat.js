@@ -293,7 +293,10 @@ export function chatView(session, { isUp }) {
   listen(document, 'keydown', keys);
   listen(document, 'visibilitychange', looked);
   listen(window, 'focus', looked);
-  listen(window, 'beforeunload', (event) => { if (files.isBusy) event.preventDefault(); });
+  // Without a connection even the page would not come back.
+  listen(window, 'beforeunload', (event) => { if (files.isBusy || session.outbox.waiting) event.preventDefault(); });
+  // A file that misses the conversation is not opened in place of the page.
+  for (const name of ['dragover', 'drop']) listen(window, name, (event) => event.preventDefault());
 
   build();
   connected(isUp);

@@ -84,11 +84,28 @@ export class Composer {
       event.preventDefault();
       this.input.value = text;
       this.#typed();
+    } else if (event.key === 'Tab' && !event.shiftKey && this.#complete()) {
+      event.preventDefault();
     } else if (event.key === 'Escape') {
       event.preventDefault();
       event.stopPropagation();
       this.onLeave();
     }
+  }
+
+  /** Completes a name that was begun with `@` before the cursor; false if there is none to complete. */
+  #complete() {
+    const { value, selectionStart: at, selectionEnd: end } = this.input;
+    const begun = /(?:^|\s)@([a-z0-9_-]+)$/.exec(value.slice(0, at))?.[1];
+    if (at !== end || !begun) return false;
+    const { store } = this.session;
+    // Who is spoken with here first; then whoever is known.
+    const known = [this.#talk.key, ...this.#talk.items.map((item) => item.from).reverse(), ...store.people.keys()];
+    const found = known.find((key) => /^[a-z0-9]/.test(key) && !key.includes(',') && key !== store.me.address && key.startsWith(begun));
+    if (!found) return false;
+    this.input.setRangeText(`${found.split('@')[0].slice(begun.length)} `, at, at, 'end');
+    this.#typed();
+    return true;
   }
 
   #say() {

@@ -5,7 +5,7 @@ import { Lost } from '../net.js';
 import { errorText, t } from '../i18n.js';
 
 const SHORTCUTS = [
-  [['Ctrl', 'K'], 'key.palette'], [['/'], 'key.search'], [['Enter'], 'key.send'], [['↑'], 'key.up'], [['Esc'], 'key.esc'],
+  [['Ctrl', 'K'], 'key.palette'], [['/'], 'key.search'], [['Enter'], 'key.send'], [['↑'], 'key.up'], [['Tab'], 'key.tab'], [['Esc'], 'key.esc'],
   [['Alt', '↑'], 'key.prev'], [['Alt', '↓'], 'key.next'], [['Alt', 'A'], 'key.unread'], [['?'], 'key.help'],
 ];
 

@@ -236,7 +236,7 @@ export class MessagesView {
     }
     const isMany = this.#talk.kind !== 'user';
     const body = item.upload ? uploadBody(item, this.files, this.#talk)
-      : item.file ? fileBody(item.file, this.files) : textBody(item.text, store.me.user);
+      : item.file ? fileBody(item.file, this.files) : textBody(item.text, store.me);
     const from = item.mine ? t('you') : item.name;
     const who = !item.mine && isMany && !isJoined
       ? h('span', { class: `who c${colour(item.from)}`, title: item.from }, item.name,
