@@ -42,6 +42,7 @@ mod password;
 mod peer;
 mod places;
 mod plan;
+mod presence;
 mod provision;
 mod quarantine;
 mod rate;
@@ -74,9 +75,11 @@ pub use config::{Provision, RealmConfig, Registration};
 pub use counts::{Counts, Labels};
 pub use cursor::ReadMark;
 pub use edges::{Activity, Counted, EdgeRecord, GONE_AFTER, Waiting};
-pub use feed::{Feed, Step};
+pub use feed::{Feed, Pushed, Step};
 pub use file::{FileError, FilePart, FileReader, FileView, NewFile, PART_BYTES_MAX, Stored};
-pub use group::{GROUPS_MAX, GROUPS_PER_USER_MAX, GroupError, GroupInfo, MEMBERS_MAX, TOPIC_BYTES_MAX};
+pub use group::{
+    GROUPS_MAX, GROUPS_PER_USER_MAX, GroupError, GroupInfo, MEMBERS_MAX, SharedEvent, TOPIC_BYTES_MAX,
+};
 pub use key_file::{KeyError, Rotated};
 pub use login::LoginError;
 pub use mailbox::{History, Unread, UnreadMessage};

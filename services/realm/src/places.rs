@@ -276,8 +276,12 @@ pub(crate) struct Source {
 
 /// The group of a subject, `realm.<id>.group.<group>`.
 pub(crate) fn group_of(subject: &Subject) -> Option<GroupAddress> {
-    let mut tokens = subject.tokens().skip(2);
-    (tokens.next() == Some("group")).then(|| group_named(tokens.next()?)).flatten()
+    is_of_group(subject).then(|| group_named(subject.tokens().nth(3)?)).flatten()
+}
+
+/// Whether what stands on a subject was said in a group.
+pub(crate) fn is_of_group(subject: &Subject) -> bool {
+    subject.tokens().nth(2) == Some("group")
 }
 
 /// What a group is kept under: `tim`, or `timATrealm1` if it lives in another realm.

@@ -34,6 +34,7 @@ use crate::mailbox::{History, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
 use crate::places::{EDGES, FILE_PARTS, FILES, GROUPS, Places};
+use crate::presence;
 use crate::provision::{Made, make};
 use crate::quarantine::Held;
 use crate::rate::Rates;
@@ -124,6 +125,7 @@ impl Realm {
             cursors: Cursors::new(copies.open("cursors").await?),
             peers: Peers::new(copies.open("peers").await?),
             invites: Invites::new(copies.open("invites").await?),
+            presence: presence::channel(),
             groups: Groups::new(copies.open(GROUPS).await?, config.id.clone()),
             throttle: Throttle::default(),
             files: Files::new(copies.open(FILES).await?, places.bucket(FILE_PARTS), broker.clone()),

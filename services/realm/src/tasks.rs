@@ -21,6 +21,7 @@ use crate::file;
 use crate::group;
 use crate::lane;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
+use crate::presence;
 use crate::realm::StartError;
 use crate::shared::Shared;
 use crate::status;
@@ -58,6 +59,7 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), StartError> {
     spawn(shared, run_lanes(shared.clone()));
     spawn(shared, save_cursors(shared.clone()));
     spawn(shared, group::tell_realms(shared.clone()));
+    spawn(shared, presence::run(shared.clone()));
     spawn(shared, sweep(shared.clone()));
     Ok(())
 }

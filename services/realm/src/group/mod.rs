@@ -14,6 +14,7 @@ mod home;
 mod post;
 mod read;
 mod relay;
+mod shown;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,9 +31,12 @@ use crate::places::{group_key, group_named};
 use crate::recall::Place;
 use crate::shared::Shared;
 
+use shown::Shown;
+
 pub(crate) use deliver::{Arriving, IncomingOfGroup};
-pub(crate) use feed::GroupFeed;
+pub(crate) use feed::{GroupFeed, News};
 pub(crate) use relay::run as relay;
+pub use shown::SharedEvent;
 pub(crate) use state::tell_realms;
 
 /// Most groups that live in a realm.
@@ -204,13 +208,14 @@ type ByUser = HashMap<UserName, Vec<GroupAddress>>;
 pub(crate) struct Groups {
     pub(crate) copy: KvCopy<Group>,
     realm: RealmId,
+    pub(crate) shown: Shown,
     /// The groups of each user of this realm, and of which version of the copy.
     by_user: Mutex<Option<(u64, Arc<ByUser>)>>,
 }
 
 impl Groups {
     pub(crate) fn new(copy: KvCopy<Group>, realm: RealmId) -> Self {
-        Self { copy, realm, by_user: Mutex::default() }
+        Self { copy, realm, shown: Shown::default(), by_user: Mutex::default() }
     }
 
     pub(crate) fn get(&self, group: &GroupAddress) -> Option<Arc<Group>> {
