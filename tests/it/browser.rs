@@ -235,6 +235,12 @@ fn a_group_is_made_and_joined_and_pictures_are_sent_in_all_ways() {
     messi.shows(TEXTS, &json!(["halo tim", "siap"]));
     messi.shows("document.querySelector('.row:not(.mine) .who')?.textContent", &json!("Jordan Henderson"));
 
+    // Who is there is told of everybody in the group.
+    messi.run("document.querySelector('[aria-label=Members]').focus()");
+    messi.press(Key::Enter);
+    messi.until("both are there", "document.querySelectorAll('.members .dot').length === 2");
+    messi.press(Key::Escape);
+
     // A file that is chosen, one that is pasted, one that is dropped: in a conversation with somebody.
     go_to(&messi, "henderson");
     can_type(&messi);

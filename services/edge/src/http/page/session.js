@@ -18,6 +18,8 @@ const LOOK_MAX_MS = 12_000;
 /** How often is asked how lanes and groups are, in milliseconds, and how often while there is nothing to see of them. */
 const LANES_MS = 2000;
 const LANES_IDLE_MS = 15_000;
+/** People who are asked about at a time. */
+const PRESENCE_AT_ONCE = 30;
 /** Messages that are asked for at a time. */
 const LOOK_AT_ONCE = 12;
 
@@ -44,8 +46,8 @@ export function link() {
 }
 
 /**
- * Emits `state` (connected or not; detail: milliseconds until the next try), `ready` (all is known), `ended` (log in again), and
- * what the store emits is the store's.
+ * Emits `state` (connected or not; detail: milliseconds until the next try), `ready` (all is known), `presence` (somebody came or
+ * went) and `ended` (log in again); what the store emits is the store's.
  */
 export class Session extends EventTarget {
   #lookTimer = 0;
@@ -90,6 +92,8 @@ export class Session extends EventTarget {
         this.ended();
         return;
       }
+      // Who came or went meanwhile was told to nobody here.
+      this.store.online.clear();
       // What waits goes out at once, beside what is asked for.
       this.isReady = true;
       this.outbox.flush();
@@ -147,6 +151,7 @@ export class Session extends EventTarget {
     else if (event.event === 'presence') {
       this.store.online.set(event.user, event.state === 'online');
       this.store.refreshed();
+      this.dispatchEvent(new Event('presence'));
     }
   }
 
@@ -292,7 +297,8 @@ export class Session extends EventTarget {
     if (!isBusy && Date.now() - this.#lanesAt < LANES_IDLE_MS) return;
     this.#lanesAt = Date.now();
     try {
-      if (this.store.current?.kind === 'group') await this.refreshGroups();
+      // Invitations, and groups of other realms that took their time, are not pushed.
+      await this.refreshGroups();
       const reply = await this.ask('connectedrealm');
       if (reply.status !== 'OK') return;
       this.store.realms = reply.realms;
@@ -302,17 +308,23 @@ export class Session extends EventTarget {
     }
   }
 
-  async #presence() {
+  #presence() {
     const talk = this.store.current;
-    if (!this.isSynced || document.hidden || talk?.kind !== 'user' || this.store.realmOf(talk)) return;
+    if (this.isSynced && !document.hidden && talk?.kind === 'user') this.lookWhoIsThere([talk.key]);
+  }
+
+  /** Asks of people whether they are there; of other realms nobody can tell. What changes in groups is pushed later on. */
+  async lookWhoIsThere(addresses) {
+    const own = addresses.filter((address) => address.endsWith(`@${this.me.realm}`)).slice(0, PRESENCE_AT_ONCE);
     try {
-      const reply = await this.ask('getpresence', this.store.short(talk.key));
-      if (reply.status !== 'OK') return;
-      this.store.online.set(talk.key, reply.online);
-      this.store.refreshed();
+      await Promise.all(own.map(async (address) => {
+        const reply = await this.ask('getpresence', this.store.short(address));
+        if (reply.status === 'OK') this.store.online.set(address, reply.online);
+      }));
     } catch (error) {
       lost(error);
     }
+    this.store.refreshed();
   }
 
   /** What was found, newest first. */

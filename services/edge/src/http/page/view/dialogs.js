@@ -77,15 +77,19 @@ export async function openGroup(session, talk, { left }) {
   const name = session.groupName(talk.key);
   const isOwner = talk.group?.owner === session.store.me.address;
   const problem = h('p', { class: 'form-error', role: 'alert' });
+  const note = h('p', { class: 'form-note', role: 'status' });
   const list = h('ul', { class: 'members' });
+  let known = {};
   const dialog = openDialog(session.store.name(talk), { class: 'group' },
-    dialogHead(session.store.name(talk), t('close')), talk.group?.topic && h('p', { class: 'topic' }, talk.group.topic), problem);
+    dialogHead(session.store.name(talk), t('close')), talk.group?.topic && h('p', { class: 'topic' }, talk.group.topic), problem, note);
 
   async function run(command, rest) {
     problem.textContent = '';
+    note.textContent = '';
     try {
       const reply = await session.ask(command, rest);
       if (reply.status !== 'OK') problem.textContent = errorText(reply);
+      if (reply.pending) note.textContent = t('pending');
       return reply;
     } catch (error) {
       if (!(error instanceof Lost)) throw error;
@@ -95,13 +99,27 @@ export async function openGroup(session, talk, { left }) {
   }
 
   async function draw() {
-    const { members = [], owner } = await run('members', name);
-    list.replaceChildren(...members.map((address) => h('li', {}, avatar(address, 'user', session.store.people.get(address) ?? address),
-      h('span', { class: 'choice-text' }, h('bdi', {}, session.store.short(address)),
-        h('small', {}, address === owner ? t('owner') : session.store.people.get(address) ?? '')),
+    const reply = await run('members', name);
+    if (reply.members) known = reply;
+    show();
+    await session.lookWhoIsThere(reply.members ?? []);
+    show();
+  }
+
+  function show() {
+    const { store } = session;
+    const { members = [], owner } = known;
+    list.replaceChildren(...members.map((address) => h('li', {},
+      h('span', { class: 'avatar-box' }, avatar(address, 'user', store.people.get(address) ?? address),
+        store.online.get(address) && h('span', { class: 'dot', title: t('online') })),
+      h('span', { class: 'choice-text' }, h('bdi', {}, store.short(address)),
+        h('small', {}, [address === owner ? t('owner') : store.people.get(address), store.online.get(address) && t('online')].filter(Boolean).join(' · '))),
       isOwner && address !== owner && h('button', {
         type: 'button', class: 'link',
-        onclick: async () => { await run('kickgroup', `${name} ${session.store.short(address)}`); draw(); },
+        onclick: async () => {
+          const reply = await run('kickgroup', `${name} ${store.short(address)}`);
+          if (reply.status === 'OK' && !reply.pending) draw();
+        },
       }, t('kick')))));
   }
 
@@ -112,7 +130,10 @@ export async function openGroup(session, talk, { left }) {
         event.preventDefault();
         if (!input.value.trim()) return;
         const reply = await act(input.value.trim());
-        if (reply.status === 'OK') { input.value = ''; problem.textContent = ''; draw(); session.refreshGroups(); }
+        if (reply.status !== 'OK') return;
+        input.value = '';
+        if (!reply.pending) await draw();
+        session.refreshGroups();
       },
     }, input, h('button', { type: 'submit' }, t(key)));
   }
@@ -131,5 +152,9 @@ export async function openGroup(session, talk, { left }) {
       left();
     },
   }, t('leave')));
+  // Who comes and goes is pushed. The buttons stay as they are: one of them may have the focus.
+  const online = () => list.contains(document.activeElement) || show();
+  session.addEventListener('presence', online);
+  dialog.addEventListener('close', () => session.removeEventListener('presence', online));
   await draw();
 }
