@@ -18,6 +18,10 @@ export function chatView(session, { isUp }) {
   const files = new Files(session);
   const abort = new AbortController();
   const { signal } = abort;
+  /** Where is kept which conversation a reload opens again. */
+  const openKey = `antar.open.${store.me.address}`;
+  const reopened = sessionStorage.getItem(openKey);
+  if (reopened) store.current = store.talk(reopened);
   let parts = null;
   let countdown = 0;
 
@@ -64,6 +68,7 @@ export function chatView(session, { isUp }) {
 
   async function open(talk, { focus = true } = {}) {
     store.current = talk;
+    sessionStorage.setItem(openKey, talk.key);
     node.dataset.screen = 'talk';
     show();
     parts.messages.open(talk);
@@ -91,6 +96,7 @@ export function chatView(session, { isUp }) {
 
   function close() {
     store.current = null;
+    sessionStorage.removeItem(openKey);
     node.dataset.screen = 'list';
     show();
     parts.list.draw();
@@ -303,6 +309,6 @@ export function chatView(session, { isUp }) {
   return {
     node,
     end: () => { abort.abort(); clearInterval(countdown); parts.messages.end(); files.clear(); },
-    shown: () => parts.list.focus(),
+    shown: () => (store.current ? parts.composer.focus() : parts.list.focus()),
   };
 }
