@@ -180,7 +180,8 @@ export class Store extends EventTarget {
     talk.items.push(item);
     talk.byId.set(item.id, item);
     talk.last = Math.max(talk.last, item.ts);
-    if (talk.items.length > ITEMS_MAX) {
+    // Not while somebody reads what would go.
+    if (talk.items.length > ITEMS_MAX && (talk !== this.current || this.isSeen())) {
       for (const gone of talk.items.splice(0, ITEMS_MAX / 3)) talk.byId.delete(gone.id);
       talk.hasOlder = true;
     }
