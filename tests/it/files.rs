@@ -11,7 +11,7 @@ use crate::harness::{Builder, Chat, Server, ok, refused, text};
 const PART_BYTES: usize = 45_000;
 
 /// Bytes that look like nothing, different for each seed.
-pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = move || {
         state ^= state << 13;
@@ -23,20 +23,20 @@ pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The parts of a file, all but the last equally large.
-fn parts(bytes: &[u8]) -> Vec<&[u8]> {
+pub(crate) fn parts(bytes: &[u8]) -> Vec<&[u8]> {
     let count = bytes.len().div_ceil(PART_BYTES);
     bytes.chunks(bytes.len().div_ceil(count)).collect()
 }
 
 /// The line that sends one part.
-fn line(to: &str, name: &str, id: Uuid, parts: &[&[u8]], size: usize, number: usize) -> String {
+pub(crate) fn line(to: &str, name: &str, id: Uuid, parts: &[&[u8]], size: usize, number: usize) -> String {
     let data = BASE64.encode(parts[number - 1]);
     format!("sendfile {to} {name} {data} part={number}/{} size={size} id={id}", parts.len())
 }
 
 /// All of a file, part by part.
 #[track_caller]
-fn get(chat: &mut Chat, id: &str) -> Vec<u8> {
+pub(crate) fn get(chat: &mut Chat, id: &str) -> Vec<u8> {
     let (mut bytes, mut number) = (Vec::new(), 1);
     loop {
         let part = ok(chat.cmd(&format!("getfile {id} part={number}")));
@@ -141,7 +141,7 @@ fn what_is_too_much_or_makes_no_sense_is_refused_before_it_is_taken() {
         refused(messi.cmd(&format!("sendfile henderson x.bin {rest}")), code);
     }
     refused(messi.cmd(&format!("sendfile pele x.bin {data}")), "no-such-user");
-    refused(messi.cmd(&format!("sendfile henderson@realm2 x.bin {data}")), "bad-request");
+    refused(messi.cmd(&format!("sendfile henderson@realm2 x.bin {data}")), "no-such-realm");
     refused(messi.cmd(&format!("sendgroupfile pele,a.b x.bin {data}")), "no-such-user");
     assert_eq!(ok(messi.cmd("files"))["files"], serde_json::json!([]));
     // Nothing of these counts: the whole quota is there, and what is begun takes its part of it.

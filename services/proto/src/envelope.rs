@@ -59,7 +59,7 @@ pub enum Content {
         group: bool,
         /// The text.
         text: String,
-        /// The file that it brings. Within a realm only: one that another realm names is not shown.
+        /// The file that it brings. From another realm it is delivered once the file is here.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<FileInfo>,
     },

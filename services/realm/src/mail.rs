@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use antar_broker::Entry;
 use antar_proto::envelope::{Content, ENVELOPE_VERSION, Envelope};
-use antar_proto::file::FileInfo;
+use antar_proto::file::{FileInfo, safe_name};
 use antar_proto::reply::Message;
 use antar_proto::{Address, MessageId, RealmId, UserName};
 use bytes::Bytes;
@@ -71,8 +71,8 @@ impl<'a> Mail<'a> {
             to,
             kind: notice.then(|| "notice".into()),
             about: self.about,
-            // Another realm's word about a file that nobody here keeps.
-            file: self.file.clone().filter(|_| self.origin == self.dest),
+            // One of an older version may stand there as another realm has named it.
+            file: self.file.clone().filter(|file| file.name == safe_name(&file.name)),
             group: self.to_group.parse().ok(),
         }
     }

@@ -56,6 +56,7 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), StartError> {
     spawn(shared, edges::beat(shared.clone()));
     spawn(shared, run_lanes(shared.clone()));
     spawn(shared, save_cursors(shared.clone()));
+    spawn(shared, file::fetch(shared.clone()));
     spawn(shared, sweep(shared.clone()));
     Ok(())
 }

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::listener::Peer;
 use super::{Served, answer};
 use crate::commands::{FILE_TIME, Refusal};
-use crate::files::stored_reply;
+use crate::files::{send_to_users, stored_reply};
 
 /// Files on their way at once, in either direction. Each takes up to two parts of memory.
 pub(super) const TRANSFERS_MAX: usize = 64;
@@ -186,7 +186,7 @@ async fn take(served: &Served, from: IpAddr, request: Request) -> Result<Value, 
     let Asked { to, name, id, sha256 } = &asked;
     let id = id.unwrap_or_else(MessageId::fresh);
     let part = Part { number: 1, parts: parts.max(1), size };
-    let first = NewFile { id, to, name, part, sha256: sha256.as_deref() };
+    let first = NewFile { id, to: send_to_users(to), name, part, sha256: sha256.as_deref() };
     let refused = || bad("the bytes cannot be divided");
     in_time(realm.begin_file(&user, first)).await?;
     if let Err(TooMuch { of, wait }) = realm.take_share(&user, Some(from), name.len()) {

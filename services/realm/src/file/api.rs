@@ -30,7 +30,7 @@ impl Realm {
         id: MessageId,
         number: u32,
     ) -> Result<FilePart, FileError> {
-        self.shared.files.get(user, id, number).await
+        self.shared.file_part(user, id, number).await
     }
 
     /// All of a file that `user` was sent, or has sent, part by part.
