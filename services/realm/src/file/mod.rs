@@ -14,6 +14,7 @@ mod api;
 mod arrive;
 mod ask;
 mod fetch;
+pub(crate) mod kept;
 mod read;
 mod upload;
 
