@@ -110,7 +110,8 @@ impl Chat {
     /// written, and the next command of the connection waits for that.
     #[track_caller]
     pub(crate) fn settle(&mut self) {
-        ok(self.cmd("whoami"));
+        self.start("whoami");
+        while self.conn.reply()["status"] != "OK" {}
     }
 
     /// Everything unread in a realm inbox, in order.

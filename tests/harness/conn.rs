@@ -121,10 +121,30 @@ impl Conn {
         }
     }
 
-    /// The next frame, reply or event. Every frame that any test sees is checked: ASCII, one object, no line end.
+    /// The next frame, reply or event; but who comes and goes is told at any time, and left out. Every frame that any test sees is
+    /// checked: ASCII, one object, no line end.
     #[track_caller]
     pub(crate) fn reply(&mut self) -> Value {
-        parse(&self.frame())
+        loop {
+            let frame = parse(&self.frame());
+            if frame["event"] != "presence" {
+                return frame;
+            }
+        }
+    }
+
+    /// Whether it is told within a second that a user is `online` or `offline`; puts what it is told of others to `others`.
+    #[track_caller]
+    pub(crate) fn is_told(&mut self, user: &str, state: &str, others: &mut Vec<Value>) -> bool {
+        loop {
+            let OneFrame::Frame(frame) = self.next_frame(Duration::from_secs(1)) else { return false };
+            let event = parse(&frame);
+            assert_eq!(event["event"], "presence", "{event}");
+            if event["user"] == user && event["state"] == state {
+                return true;
+            }
+            others.push(event);
+        }
     }
 
     /// The next frame, or `None` when the connection is closed.

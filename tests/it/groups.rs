@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::BROKER;
-use crate::harness::{Chat, Server, ok, refused, text, texts};
+use crate::harness::{Chat, Server, eventually, ok, refused, text, texts};
 
 /// A group of messi's with henderson and lineker in it.
 fn team(server: &Server) -> [Chat; 3] {
@@ -26,7 +26,7 @@ fn history(chat: &mut Chat, group: &str) -> Vec<String> {
 fn pushed_until(chat: &mut Chat, last: &str) -> Vec<String> {
     let mut pushed: Vec<String> = Vec::new();
     while pushed.last().is_none_or(|text| text != last) {
-        pushed.push(text(&chat.event("message"), "msg").to_owned());
+        pushed.push(text(&chat.event_among("message"), "msg").to_owned());
     }
     pushed
 }
@@ -130,11 +130,11 @@ fn a_removed_member_gets_nothing_from_then_on() {
     let mut watching = Chat::login(&server, "realm1", "henderson");
     ok(watching.cmd("watch"));
     ok(messi.cmd("sendgroup #tim sebelum"));
-    assert_eq!(text(&watching.event("message"), "msg"), "sebelum");
+    assert_eq!(text(&watching.event_among("message"), "msg"), "sebelum");
     ok(messi.cmd("kickgroup tim henderson"));
     ok(messi.cmd("sendgroup #tim sesudah"));
     ok(messi.cmd("send henderson tanda"));
-    assert_eq!(text(&watching.event("message"), "msg"), "tanda");
+    assert_eq!(text(&watching.event_among("message"), "msg"), "tanda");
     refused(henderson.cmd("sendgroup #tim hai"), "not-a-member");
     refused(henderson.cmd("history #tim"), "not-a-member");
     refused(henderson.cmd("joingroup tim"), "not-allowed");
@@ -143,7 +143,7 @@ fn a_removed_member_gets_nothing_from_then_on() {
     ok(messi.cmd("invitegroup tim henderson"));
     ok(henderson.cmd("joingroup tim"));
     ok(messi.cmd("sendgroup #tim lagi"));
-    assert_eq!(text(&watching.event("message"), "msg"), "lagi");
+    assert_eq!(text(&watching.event_among("message"), "msg"), "lagi");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn names_and_limits_of_groups_are_checked() {
             refused(messi.cmd(&format!("sendgroup #{name} hai")), "no-such-group");
         }
     }
-    refused(messi.cmd("joingroup tim@realm2"), "no-such-group");
+    refused(messi.cmd("joingroup tim@realm2"), "no-such-realm");
     refused(messi.cmd("addgroup tim closed"), "bad-request");
     for n in 0..64 {
         ok(messi.cmd(&format!("addgroup g{n}")));
@@ -222,4 +222,26 @@ fn names_and_limits_of_groups_are_checked() {
     refused(messi.cmd(&format!("topic g0 {}", "x".repeat(513))), "bad-request");
     ok(messi.cmd("sendgroup #g0@realm1 dengan realm"));
     assert_eq!(history(&mut messi, "#g0"), ["dengan realm"]);
+}
+
+#[test]
+fn who_watches_is_told_who_of_their_groups_comes_and_goes() {
+    let server = BROKER.demo();
+    let [_messi, _henderson, lineker] = team(&server);
+    let mut stranger = Chat::register(&server, "realm1", "xavi");
+    let mut watching = Chat::login(&server, "realm1", "messi");
+    ok(watching.cmd("watch"));
+    let (mut lineker, mut others) = (Some(lineker), Vec::new());
+    // Who comes and goes within a moment is not told of.
+    eventually("both is told", || {
+        ok(lineker.take()?.cmd("logout"));
+        ok(stranger.cmd("logout"));
+        let is_gone = watching.is_told("lineker@realm1", "offline", &mut others);
+        lineker = Some(Chat::login(&server, "realm1", "lineker"));
+        stranger = Chat::login(&server, "realm1", "xavi");
+        let is_back = watching.is_told("lineker@realm1", "online", &mut others);
+        (is_gone && is_back).then_some(())
+    });
+    assert!(others.iter().all(|event| event["user"] != "xavi@realm1"), "{others:?}");
+    assert!(others.iter().all(|event| event["user"] != "messi@realm1"), "{others:?}");
 }

@@ -53,6 +53,8 @@ mod framing;
 #[cfg(test)]
 mod full_screen;
 #[cfg(test)]
+mod group_ledger;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod ledger;

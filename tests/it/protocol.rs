@@ -17,6 +17,7 @@ pub(crate) mod files;
 mod files_http;
 mod files_realms;
 mod groups;
+mod groups_abroad;
 mod history;
 mod messages;
 mod metrics;

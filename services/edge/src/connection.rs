@@ -16,11 +16,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use antar_broker::{KvError, ReadError};
-use antar_proto::json::write_frame;
+use antar_proto::json::{frame_of, write_frame};
 use antar_proto::line::LineSplitter;
 use antar_proto::reply::{Event, Failure};
 use antar_proto::{ErrorCode, UserName};
-use antar_realm::{Counted, Feed, SessionKey, Step};
+use antar_realm::{Counted, Feed, Pushed, SessionKey, Step};
 use tokio::time::{Instant, Sleep};
 
 use crate::counts::Refused;
@@ -375,7 +375,10 @@ impl Connection {
         };
         self.edge.counts.pushed.inc_by(events.len() as u64);
         for event in &events {
-            write_frame(&mut self.out, event);
+            match event {
+                Pushed::Event(event) => write_frame(&mut self.out, event),
+                Pushed::Shared(event) => self.out.extend_from_slice(event.frame(frame_of)),
+            }
         }
         if marks.is_empty() {
             return Ok(());

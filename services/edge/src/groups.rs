@@ -1,31 +1,33 @@
 //! What the commands about groups do.
 
 use antar_proto::command::{GroupPolicy, Receiver};
+use antar_proto::envelope::GroupWish;
 use antar_proto::reply::Empty;
-use antar_proto::{ErrorCode, GroupAddress, GroupName, UserName};
+use antar_proto::{Address, ErrorCode, GroupAddress, GroupName, UserName};
 use antar_realm::GroupError;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::commands::{Handled, Refusal, fields};
 use crate::connection::Connection;
 
 impl From<GroupError> for Refusal {
     fn from(error: GroupError) -> Self {
-        let code = match &error {
-            GroupError::Exists => return ErrorCode::GroupExists.into(),
-            GroupError::NoSuchGroup => return ErrorCode::NoSuchGroup.into(),
-            GroupError::NotAMember => return ErrorCode::NotAMember.into(),
-            GroupError::NoSuchUser => return ErrorCode::NoSuchUser.into(),
-            GroupError::NotAllowed(_) => ErrorCode::NotAllowed,
-            GroupError::Full(_) => ErrorCode::GroupFull,
-            GroupError::BadTopic => ErrorCode::BadRequest,
+        match &error {
+            GroupError::NotAllowed(_) | GroupError::Full(_) | GroupError::BadTopic => {
+                Self::detailed(error.code(), error.to_string())
+            }
             GroupError::Unavailable(why) => {
                 tracing::warn!(why, "a command could not be carried out");
-                return ErrorCode::Unavailable.into();
+                error.code().into()
             }
-        };
-        Self::detailed(code, error.to_string())
+            _ => error.code().into(),
+        }
     }
+}
+
+/// What is answered if a group lives in another realm that has not answered yet: what was asked for waits in the lane.
+fn pending() -> Value {
+    json!({"pending": true})
 }
 
 impl Connection {
@@ -43,14 +45,13 @@ impl Connection {
     pub(crate) async fn join_group(&mut self, token: &str, group: Option<GroupAddress>) -> Handled {
         let user = self.user(token).await?;
         let group = group.ok_or(ErrorCode::NoSuchGroup)?;
-        Ok(fields(self.edge.realm.join_group(&user, &group).await?))
+        Ok(self.edge.realm.join_group(&user, &group).await?.map_or_else(pending, fields))
     }
 
     pub(crate) async fn leave_group(&mut self, token: &str, group: Option<GroupAddress>) -> Handled {
         let user = self.user(token).await?;
         let group = group.ok_or(ErrorCode::NoSuchGroup)?;
-        self.edge.realm.leave_group(&user, &group).await?;
-        Ok(fields(Empty {}))
+        self.wish(&user, &group, GroupWish::Leave).await
     }
 
     pub(crate) async fn groups(&mut self, token: &str) -> Handled {
@@ -73,9 +74,8 @@ impl Connection {
     ) -> Handled {
         let user = self.user(token).await?;
         let group = group.ok_or(ErrorCode::NoSuchGroup)?;
-        let invited = self.of_here(invited).ok_or(ErrorCode::NoSuchUser)?;
-        self.edge.realm.invite_to_group(&user, &group, &invited).await?;
-        Ok(fields(Empty {}))
+        let user_invited = self.address_of(invited).ok_or(ErrorCode::NoSuchUser)?;
+        self.wish(&user, &group, GroupWish::Invite { user: user_invited }).await
     }
 
     pub(crate) async fn kick_from_group(
@@ -86,9 +86,8 @@ impl Connection {
     ) -> Handled {
         let user = self.user(token).await?;
         let group = group.ok_or(ErrorCode::NoSuchGroup)?;
-        let kicked = self.of_here(kicked).ok_or(ErrorCode::NoSuchUser)?;
-        self.edge.realm.kick_from_group(&user, &group, &kicked).await?;
-        Ok(fields(Empty {}))
+        let user_kicked = self.address_of(kicked).ok_or(ErrorCode::NoSuchUser)?;
+        self.wish(&user, &group, GroupWish::Kick { user: user_kicked }).await
     }
 
     pub(crate) async fn topic(
@@ -99,16 +98,26 @@ impl Connection {
     ) -> Handled {
         let user = self.user(token).await?;
         let group = group.ok_or(ErrorCode::NoSuchGroup)?;
-        let info = self.edge.realm.topic(&user, &group, text).await?;
+        if let Some(text) = text
+            && !self.edge.realm.wish(&user, &group, GroupWish::Topic { text: text.to_owned() }).await?
+        {
+            return Ok(pending());
+        }
+        let (info, _) = self.edge.realm.members(&user, &group).await?;
         Ok(json!({"group": info.group, "topic": info.topic}))
     }
 
-    /// A user of this realm.
-    fn of_here(&self, user: Receiver) -> Option<UserName> {
+    async fn wish(&mut self, user: &UserName, group: &GroupAddress, wish: GroupWish) -> Handled {
+        let is_done = self.edge.realm.wish(user, group, wish).await?;
+        Ok(if is_done { fields(Empty {}) } else { pending() })
+    }
+
+    /// Who is meant: without a realm, a user of this one.
+    fn address_of(&self, user: Receiver) -> Option<Address> {
         match user {
-            Receiver::User(user) => Some(user),
-            Receiver::Qualified(address) if address.realm == *self.edge.realm.id() => Some(address.user),
-            _ => None,
+            Receiver::User(user) => Some(self.edge.realm.address(&user)),
+            Receiver::Qualified(address) => Some(address),
+            Receiver::Nobody(_) => None,
         }
     }
 }

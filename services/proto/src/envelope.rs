@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::GroupPolicy;
 use crate::file::FileInfo;
 use crate::names::{Address, GroupName, MessageId, NAME_BYTES_MAX, RealmId, UserName};
 use crate::reply::State;
@@ -63,7 +64,7 @@ pub enum Content {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<FileInfo>,
     },
-    /// A message to a named group. Stands in the log of the group's realm only; in another realm's inbox it is refused.
+    /// A message of a named group of the origin, in the order of that group: to the members that it has in the destination.
     GroupMessage {
         /// Who sent it.
         from: Address,
@@ -73,6 +74,46 @@ pub enum Content {
         to_group: GroupName,
         /// The text.
         text: String,
+    },
+    /// A message from a member to a group of the destination, which gives it its place in the order of the group and sends it
+    /// to all members, the sender among them.
+    GroupPost {
+        /// Who sent it.
+        from: Address,
+        /// The sender's display name.
+        name: String,
+        /// The group.
+        to_group: GroupName,
+        /// The text.
+        text: String,
+    },
+    /// What a user of the origin wants of a group of the destination. A receipt tells whether it is done.
+    GroupRequest {
+        /// Who wants it.
+        from: Address,
+        /// The group.
+        group: GroupName,
+        /// What.
+        wish: GroupWish,
+    },
+    /// How a group of the origin is now, for a realm with members, or people who are invited.
+    GroupState {
+        /// The group.
+        group: GroupName,
+        /// Grows with every change, also if a group of this name was there before.
+        version: u64,
+        /// Its owner.
+        owner: Address,
+        /// Who may join.
+        policy: GroupPolicy,
+        /// What it is about; may be empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        topic: String,
+        /// All members.
+        members: Vec<Address>,
+        /// Who is invited, of the destination.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        invited: Vec<UserName>,
     },
     /// A word from a realm to one of its own users, about a message that was not delivered. Stands in mailboxes only;
     /// in another realm's inbox it is refused.
@@ -88,6 +129,31 @@ pub enum Content {
     Receipt {
         /// One for each message and outcome.
         results: Vec<Outcome>,
+    },
+}
+
+/// What a user may want of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum GroupWish {
+    /// To become a member.
+    Join,
+    /// To be one no longer, or to decline an invitation.
+    Leave,
+    /// To let somebody join.
+    Invite {
+        /// Who.
+        user: Address,
+    },
+    /// To remove a member, or take an invitation back.
+    Kick {
+        /// Who.
+        user: Address,
+    },
+    /// To set its topic.
+    Topic {
+        /// The new one; may be empty.
+        text: String,
     },
 }
 
@@ -176,7 +242,8 @@ impl Envelope {
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = match &self.content {
             Content::Message { to, text, .. } => text.len() + to.len() * NAME_BYTES_MAX,
-            Content::GroupMessage { text, .. } => text.len(),
+            Content::GroupMessage { text, .. } | Content::GroupPost { text, .. } => text.len(),
+            Content::GroupState { members, .. } => members.len() * NAME_BYTES_MAX,
             _ => 0,
         };
         let mut bytes = Vec::with_capacity(ENVELOPE_BYTES_USUAL + text);

@@ -34,6 +34,13 @@ impl Formatter for AsciiFormatter {
     }
 }
 
+/// `value` and [`FRAME_END`], for what is written to many. See [`write_frame`].
+pub fn frame_of<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_frame(&mut out, value);
+    out
+}
+
 /// Appends `value` and [`FRAME_END`] to `out`.
 ///
 /// The value must be one that JSON can express: string keys, no failing `Serialize`. All types of this crate are.

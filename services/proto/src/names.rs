@@ -91,8 +91,8 @@ name! {
     GroupName, is_name
 }
 
-/// A group as it is written, `#tim` or `#tim@realm1`; the `#` may be left out where nothing else can stand.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A group as it is written, `#tim` or `#tim@realm1`; the `#` may be left out where nothing else can stand, and is not shown.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupAddress {
     /// The group.
     pub group: GroupName,
@@ -109,6 +109,28 @@ impl FromStr for GroupAddress {
             Some((group, realm)) => Ok(Self { group: group.parse()?, realm: Some(realm.parse()?) }),
             None => Ok(Self { group: text.parse()?, realm: None }),
         }
+    }
+}
+
+impl fmt::Display for GroupAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.realm {
+            Some(realm) => write!(f, "{}@{realm}", self.group),
+            None => self.group.fmt(f),
+        }
+    }
+}
+
+impl Serialize for GroupAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -270,6 +292,7 @@ mod tests {
         {
             let parsed: GroupAddress = text.parse().unwrap();
             assert_eq!((parsed.group.as_str(), parsed.realm.as_ref().map(RealmId::as_str)), ("tim", realm));
+            assert_eq!(parsed.to_string(), text.trim_start_matches('#'));
         }
         for bad in ["", "#", "##tim", "#tim@", "#@realm1", "#Tim", "#tim.x", "#tim@local", "#tim@a@b", "#a,b"]
         {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
 use crate::file::FileInfo;
-use crate::names::{GroupName, MessageId, RealmId, Tag, UserName};
+use crate::names::{Address, GroupAddress, MessageId, RealmId, Tag, UserName};
 
 /// A reply that says OK, with the fields of `body`.
 #[derive(Debug, Serialize)]
@@ -176,9 +176,9 @@ pub struct Message {
     /// The file that it brings. `msg` then is a line for clients that do not know files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<Box<FileInfo>>,
-    /// The group that it was written to; left out for all others.
+    /// The group that it was written to, `tim`, or `tim@realm1` if it lives in another realm; left out for all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<GroupName>,
+    pub group: Option<Box<GroupAddress>>,
 }
 
 /// A message that `search` has found.
@@ -207,10 +207,27 @@ pub enum Event {
     },
     /// Something happened to messages that this user sent to another realm.
     Status(StatusEvent),
+    /// Somebody has come or gone who is in a group with this user.
+    Presence {
+        /// Who.
+        user: Address,
+        /// What they are now.
+        state: Online,
+    },
     /// The server is shutting down; connect again.
     Shutdown,
     /// The session has ended; nothing more is pushed.
     LoggedOut,
+}
+
+/// Whether a user has a live session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Online {
+    /// One at least.
+    Online,
+    /// None.
+    Offline,
 }
 
 /// News of messages sent to another realm.

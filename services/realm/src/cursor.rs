@@ -76,15 +76,29 @@ impl Cursors {
 
     /// The last entry of the box that was read.
     pub(crate) fn get(&self, user: &UserName, mailbox: &str) -> Seq {
-        let key = key(user, mailbox);
-        let kept = self.copy.get(&key).map_or(0, |seq| *seq);
-        let ahead = self.state().ahead.get(&key).copied().unwrap_or(0);
+        self.get_key(&key(user, mailbox))
+    }
+
+    /// Where the cursor of this key stands.
+    pub(crate) fn get_key(&self, key: &str) -> Seq {
+        let kept = self.copy.get(key).map_or(0, |seq| *seq);
+        let ahead = self.state().ahead.get(key).copied().unwrap_or(0);
         Seq(kept.max(ahead))
+    }
+
+    /// Likewise [`Self::get_key`].
+    pub(crate) async fn catch_up_key(&self, key: &str) -> Result<(), KvError> {
+        self.copy.catch_up(key).await
+    }
+
+    /// Moves a cursor that is no user's, and makes that durable.
+    pub(crate) async fn raise(&self, key: &str, upto: Seq) -> Result<(), KvError> {
+        self.put(key, upto.0).await
     }
 
     /// Waits until [`Self::get`] knows what any edge has made durable of a cursor.
     pub(crate) async fn catch_up(&self, user: &UserName, mailbox: &str) -> Result<(), KvError> {
-        self.copy.catch_up(&key(user, mailbox)).await
+        self.catch_up_key(&key(user, mailbox)).await
     }
 
     /// Moves a cursor at once for this process; durable after the next [`Self::flush`].

@@ -151,8 +151,11 @@ impl Claim {
 impl From<&Envelope> for Claim {
     fn from(envelope: &Envelope) -> Self {
         let from = match &envelope.content {
-            Content::Message { from, .. } | Content::GroupMessage { from, .. } => Some(from.clone()),
-            Content::Notice { .. } | Content::Receipt { .. } => None,
+            Content::Message { from, .. }
+            | Content::GroupMessage { from, .. }
+            | Content::GroupPost { from, .. }
+            | Content::GroupRequest { from, .. } => Some(from.clone()),
+            Content::Notice { .. } | Content::Receipt { .. } | Content::GroupState { .. } => None,
         };
         let (id, lane) = (envelope.id, envelope.lane);
         Self { id, origin: envelope.origin.clone(), dest: Some(envelope.dest.clone()), lane, from }

@@ -7,30 +7,32 @@
 //! and what was done of it is found in the log ([`crate::recall`]). A worker that was replaced and does not know it can
 //! append nothing ([`crate::reign`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use antar_broker::{
-    Append, AppendError, Appended, Entry, EntryId, KvError, Lease, LeaseError, PendingAppend, Queue,
-    ReadError, ReadFrom, ReadLimit, Seq, Subject,
+    Append, AppendError, Entry, EntryId, KvError, Lease, LeaseError, PendingAppend, Queue, ReadError,
+    ReadLimit, Seq, Subject,
 };
 use antar_proto::command::RECEIVERS_MAX;
-use antar_proto::envelope::{Content, Envelope, Outcome};
+use antar_proto::envelope::{Content, Outcome};
 use antar_proto::file::FileInfo;
 use antar_proto::reply::State;
-use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
+use antar_proto::{Address, ErrorCode, GroupAddress, MessageId, RealmId, UserName};
 use tracing::Instrument as _;
 
 use crate::SPANS;
 use crate::arrival::{Arrival, Line};
 use crate::clock::backoff;
 use crate::dead::Dead;
+use crate::delivered::Delivered;
 use crate::file::Brought;
+use crate::group::{Arriving, IncomingOfGroup};
 use crate::hop::log_hop;
 use crate::letter::Buried;
 use crate::places::Source;
-use crate::recall::{Place, headers};
+use crate::recall::headers;
 use crate::receipt::{Told, refused};
 use crate::recent::{Print, Seen};
 use crate::reign::{Kept, Reign};
@@ -114,6 +116,10 @@ pub(crate) struct Batch {
     pub(crate) mail: HashMap<RealmId, Vec<(Append, Mail)>>,
     pub(crate) plain: Vec<PendingAppend>,
     pub(crate) dead: Vec<Buried>,
+    /// What goes into the logs of groups, likewise.
+    pub(crate) said: HashMap<RealmId, Vec<(Append, Arriving)>>,
+    /// Groups of which everything is known that was changed before the batch.
+    pub(crate) caught_up: HashSet<GroupAddress>,
     lookups: usize,
     /// See [`Reign::settled`].
     settled: HashMap<RealmId, Seq>,
@@ -134,15 +140,6 @@ pub(crate) enum Mail {
     Message(Box<Delivered>),
     /// News or a notice, for a user of ours.
     News,
-}
-
-/// A message that goes into mailboxes.
-pub(crate) struct Delivered {
-    subjects: Vec<Subject>,
-    id: EntryId,
-    line: Line,
-    place: Place,
-    outcome: Outcome,
 }
 
 impl Delivery {
@@ -243,6 +240,7 @@ impl Delivery {
         // What is before the first one that has to wait need not: else two workers could wait for each other.
         let upto = upto.ok_or(DeliveryError::Moved)?;
         self.store_mail(&mut batch).await?;
+        self.store_said(&mut batch).await?;
         self.send_receipts(reign, &mut batch).await?;
         self.send_letters(reign, &mut batch).await?;
         for pending in batch.plain {
@@ -312,7 +310,11 @@ impl Delivery {
                     self.receipt(reign, &arrival, envelope.id, number, outcome, batch);
                 }
             }
-            Content::Notice { .. } | Content::GroupMessage { .. } => return Ok(Err(Dead::Kind)),
+            Content::Notice { .. } => return Ok(Err(Dead::Kind)),
+            content => {
+                let incoming = IncomingOfGroup { id: envelope.id, print, content };
+                return self.of_group(reign, arrival, incoming, batch).await;
+            }
         }
         Ok(Ok(()))
     }
@@ -425,71 +427,5 @@ impl Delivery {
             }
         }
         Ok(())
-    }
-
-    /// Notes the receipts of a message that was stored, or was refused.
-    async fn finish_message(
-        &self,
-        origin: &RealmId,
-        answer: Result<Appended, AppendError>,
-        delivered: Delivered,
-        batch: &mut Batch,
-    ) -> Result<(), DeliveryError> {
-        let Delivered { subjects, id, line, place, mut outcome } = delivered;
-        let mut appended = match answer {
-            Ok(appended) => appended,
-            Err(AppendError::Full(_)) => {
-                Appended { seq: Seq::ZERO, duplicate: false, full: subjects.clone() }
-            }
-            Err(AppendError::Refused(why)) => {
-                self.bury(&line, &Dead::Refused(why), Some(place), batch);
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if appended.duplicate {
-            // The first time told who got nothing; it is found out again.
-            for subject in &subjects {
-                let kept = self.shared.entry_of(subject, appended.seq, &id).await?;
-                if kept.is_none() && self.shared.has_older(subject, appended.seq).await? {
-                    appended.full.push(subject.clone());
-                }
-            }
-        }
-        let is_full = |user: &UserName| appended.full.contains(&self.shared.places.mail_realm(user, origin));
-        let full: Vec<UserName> = outcome.users.extract_if(.., |user| is_full(user)).collect();
-        if appended.duplicate && !self.is_same(&subjects[0], appended.seq, &line).await {
-            self.bury(&line, &Dead::IdReused, Some(place), batch);
-            return Ok(());
-        }
-        log_hop(self.shared.places.realm(), "delivered", appended.seq, &line.body);
-        let inbox = line.inbox_seq();
-        if !full.is_empty() {
-            let reason = Some(ErrorCode::MailboxFull.as_str().into());
-            let outcome = Outcome { users: full, state: State::Failed, reason, ..outcome.clone() };
-            batch.tell(origin, Some(place), inbox, outcome);
-        }
-        if !outcome.users.is_empty() {
-            self.shared.counts.delivered(origin, outcome.users.len());
-            batch.tell(origin, Some(place), inbox, outcome);
-        }
-        Ok(())
-    }
-
-    /// Whether the entry that a duplicate was taken for came from the same envelope. One that was trimmed counts as
-    /// the same: it was read.
-    async fn is_same(&self, subject: &Subject, seq: Seq, line: &Line) -> bool {
-        let page = self
-            .shared
-            .broker
-            .read(&subject.into(), ReadFrom::After(Seq(seq.0 - 1)), ReadLimit::entries(1))
-            .await;
-        let Some(kept) =
-            page.ok().and_then(|page| page.entries.into_iter().next()).filter(|kept| kept.seq == seq)
-        else {
-            return true;
-        };
-        let content = |body: &[u8]| Envelope::from_bytes(body).map(|envelope| envelope.content);
-        content(&kept.body) == content(&line.body)
     }
 }

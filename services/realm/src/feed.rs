@@ -10,10 +10,10 @@ use antar_proto::reply::Event;
 use tokio::time::Instant;
 
 use crate::cursor::ReadMark;
-use crate::group::GroupFeed;
+use crate::group::{GroupFeed, News, SharedEvent};
 use crate::mail::Mail;
 use crate::mailbox::status_event;
-use crate::places::{BOX_SENT, BOX_STATUS, box_of, group_of};
+use crate::places::{BOX_SENT, BOX_STATUS, box_of, group_of, is_of_group};
 use crate::shared::Shared;
 
 /// Most entries, and bytes of them, that one step returns.
@@ -43,9 +43,46 @@ pub struct Feed {
 #[derive(Debug, Default)]
 pub struct Step {
     /// To be pushed, in this order. May be empty: what came was not for pushing.
-    pub events: Vec<Event>,
+    pub events: Vec<Pushed>,
     /// To be given to [`crate::Realm::mark_seen`] once they were written.
     pub marks: Vec<ReadMark>,
+}
+
+/// What is pushed.
+#[derive(Debug)]
+pub enum Pushed {
+    /// To one user.
+    Event(Box<Event>),
+    /// To all members of a group who watch.
+    Shared(Arc<SharedEvent>),
+}
+
+impl Pushed {
+    /// The event.
+    pub fn into_event(self) -> Event {
+        match self {
+            Self::Event(event) => *event,
+            Self::Shared(shared) => shared.event().clone(),
+        }
+    }
+}
+
+impl Step {
+    fn push(&mut self, event: Event) {
+        self.events.push(Pushed::Event(Box::new(event)));
+    }
+
+    /// Takes note of how far the user was shown a box.
+    fn mark(&mut self, user: &UserName, mailbox: &str, upto: Seq) -> &mut ReadMark {
+        let at = self.marks.iter().position(|mark| mark.mailbox == mailbox).unwrap_or_else(|| {
+            let (user, mailbox) = (user.clone(), mailbox.to_owned());
+            self.marks.push(ReadMark { user, mailbox, upto, remote: Vec::new() });
+            self.marks.len() - 1
+        });
+        let mark = &mut self.marks[at];
+        mark.upto = upto;
+        mark
+    }
 }
 
 impl Shared {
@@ -125,15 +162,16 @@ impl Feed {
             }
         };
         // Cancel-safe: each of them returns an entry or keeps it.
-        let entries = tokio::select! {
+        let news = tokio::select! {
             mail = tail.next_batch(STEP) => {
-                let mail = mail?;
-                self.upto = mail.last().map_or(self.upto, |last| last.seq);
-                mail
+                let entries = mail?;
+                self.upto = entries.last().map_or(self.upto, |last| last.seq);
+                News { entries, met: Vec::new() }
             }
-            said = self.groups.next(STEP) => said?,
+            news = self.groups.next(&self.shared, &self.user, STEP) => news?,
         };
-        entries.iter().for_each(|entry| self.add(entry, &mut step));
+        news.entries.iter().for_each(|entry| self.add(entry, &mut step));
+        news.met.into_iter().for_each(|event| step.push(event));
         Ok(step)
     }
 
@@ -143,29 +181,40 @@ impl Feed {
     }
 
     fn add(&self, entry: &Entry, step: &mut Step) {
-        let group = group_of(&entry.subject);
-        if let Some(group) = &group
-            && !(self.groups.follows(group) && self.shared.is_member(group, &self.user))
-        {
-            return;
+        if is_of_group(&entry.subject) {
+            return self.add_said(entry, step);
         }
-        let group_box = group.map(|group| self.shared.places.group_box(&group));
-        let shown = if group_box.is_some() { BOX_LOCAL } else { box_of(&entry.subject) };
-        let mailbox = match group_box.as_deref().unwrap_or(box_of(&entry.subject)) {
+        let mailbox = match box_of(&entry.subject) {
             BOX_SENT => return,
-            BOX_STATUS => return step.events.extend(status_event(entry).map(Event::Status)),
+            BOX_STATUS => {
+                if let Some(event) = status_event(entry) {
+                    step.push(Event::Status(event));
+                }
+                return;
+            }
             mailbox => mailbox,
         };
-        let at = step.marks.iter().position(|mark| mark.mailbox == mailbox).unwrap_or_else(|| {
-            let (user, mailbox) = (self.user.clone(), mailbox.to_owned());
-            step.marks.push(ReadMark { user, mailbox, upto: entry.seq, remote: Vec::new() });
-            step.marks.len() - 1
-        });
-        step.marks[at].upto = entry.seq;
+        let mark = step.mark(&self.user, mailbox, entry.seq);
         if let Some(mail) = Mail::of(entry) {
-            step.marks[at].remote.extend(self.shared.remote_read(&self.user, entry, &mail));
+            mark.remote.extend(self.shared.remote_read(&self.user, entry, &mail));
             let message = self.shared.message_to(&self.user, &mail);
-            step.events.push(Event::Message { mailbox: shown.to_owned(), message });
+            step.push(Event::Message { mailbox: mailbox.to_owned(), message });
+        }
+    }
+
+    /// What was said in a group is the same for all who watch.
+    fn add_said(&self, entry: &Entry, step: &mut Step) {
+        let shared = &self.shared;
+        let make = || {
+            let (group, mail) = (group_of(&entry.subject)?, Mail::of(entry)?);
+            let message = shared.message_to(&self.user, &mail);
+            let group_box = shared.places.group_box(&group);
+            Some(SharedEvent::new(Event::Message { mailbox: BOX_LOCAL.into(), message }, group, group_box))
+        };
+        let Some(shown) = shared.groups.shown.get(entry, make) else { return };
+        if self.groups.shows(shared, &shown.group, &self.user) {
+            step.mark(&self.user, &shown.group_box, entry.seq);
+            step.events.push(Pushed::Shared(shown));
         }
     }
 }

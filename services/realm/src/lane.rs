@@ -350,7 +350,7 @@ impl Lane {
         // The first one of an epoch follows nothing.
         let prev = if prev.epoch == epoch { prev.seq } else { 0 };
         envelope.lane = Some(LanePlace { epoch, seq, prev, attempt: self.attempt });
-        if let Content::Message { from, .. } = &envelope.content {
+        if let Content::Message { from, .. } | Content::GroupPost { from, .. } = &envelope.content {
             stored.ids.entry(from.user.clone()).or_default().push(envelope.id);
         }
         Some(envelope.to_bytes())

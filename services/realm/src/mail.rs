@@ -7,7 +7,7 @@ use antar_broker::Entry;
 use antar_proto::envelope::{Content, ENVELOPE_VERSION, Envelope};
 use antar_proto::file::{FileInfo, safe_name};
 use antar_proto::reply::Message;
-use antar_proto::{Address, MessageId, RealmId, UserName};
+use antar_proto::{Address, GroupAddress, MessageId, RealmId, UserName};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -58,6 +58,15 @@ impl<'a> Mail<'a> {
         self.from.split_once('@').map_or("", |(user, _)| user)
     }
 
+    /// The group that it was written to, with its home unless that is `realm`.
+    pub(crate) fn group(&self, realm: &RealmId) -> Option<GroupAddress> {
+        let home = Some(&self.origin).filter(|home| **home != realm.as_str());
+        Some(GroupAddress {
+            group: self.to_group.parse().ok()?,
+            realm: home.and_then(|home| home.parse().ok()),
+        })
+    }
+
     /// As its owner sees it. `to_name` and `to` are the owner's display name and address.
     pub(crate) fn message(&self, to_name: &str, to: String) -> Message {
         let notice = self.kind == "notice";
@@ -73,7 +82,7 @@ impl<'a> Mail<'a> {
             about: self.about,
             // One of an older version may stand there as another realm has named it.
             file: self.file.clone().filter(|file| file.name == safe_name(&file.name)),
-            group: self.to_group.parse().ok(),
+            group: None,
         }
     }
 }
@@ -102,7 +111,7 @@ pub(crate) fn is_group(entry: &Entry) -> bool {
 pub(crate) fn same_message(one: &[u8], other: &[u8]) -> bool {
     let content = |bytes| match Envelope::from_bytes(bytes).map(|envelope| envelope.content) {
         Ok(Content::Message { to, group, text, file, .. }) => Some((to, group, None, text, file)),
-        Ok(Content::GroupMessage { to_group, text, .. }) => {
+        Ok(Content::GroupMessage { to_group, text, .. } | Content::GroupPost { to_group, text, .. }) => {
             Some((Vec::new(), true, Some(to_group), text, None))
         }
         _ => None,

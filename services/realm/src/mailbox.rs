@@ -1,16 +1,16 @@
-//! Reading mailboxes: what is unread, what was said, and where a message is.
+//! Reading mailboxes: what is unread, and what was said.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use antar_broker::{Entry, EntryId, Filter, ReadError, ReadFrom, ReadLimit, Seq, Subject, Timestamp};
 use antar_proto::command::With;
 use antar_proto::names::BOX_LOCAL;
-use antar_proto::reply::{Message, State, StatusEvent};
-use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
+use antar_proto::reply::{Message, StatusEvent};
+use antar_proto::{Address, MessageId, RealmId, UserName};
 
 use crate::cursor::{ReadMark, RemoteRead};
-use crate::mail::{Mail, is_group, receivers};
+use crate::mail::{Mail, receivers};
 use crate::places::{BOX_SENT, BOX_STATUS, box_of};
 use crate::replayed::is_replayed;
 use crate::shared::Shared;
@@ -18,16 +18,13 @@ use crate::shared::Shared;
 /// Most messages, and bytes of them, in one reply to `inbox` (`protocol.md`).
 pub(crate) const INBOX_LIMIT: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 1024 * 1024 };
 /// Most entries that one `history` or `status` looks at.
-const SCAN_ENTRIES_MAX: usize = 20_000;
+pub(crate) const SCAN_ENTRIES_MAX: usize = 20_000;
 /// A message to several realms has an entry for each, close together in the sender's box.
 const SENT_TOGETHER_MAX: usize = 64;
 /// How many it reads at a time.
 const SCAN_PAGE: ReadLimit = ReadLimit { entries_max: 500, bytes_max: 4 * 1024 * 1024 };
 /// How many entries may come into a box between a receiver's copy of a message and its sender's.
 pub(crate) const APPENDED_TOGETHER: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 8 * 1024 * 1024 };
-/// The same when that was not enough, and within what time the copy follows.
-const APPENDED_BEFORE: ReadLimit = ReadLimit { entries_max: SCAN_ENTRIES_MAX, bytes_max: 32 * 1024 * 1024 };
-const COPIED_WITHIN_US: u64 = 10 * 1_000_000;
 /// How far the clock that made an id may differ from the broker's, and those of the broker's parts from each other.
 pub(crate) const CLOCK_SKEW_US: u64 = 120 * 1_000_000;
 
@@ -60,15 +57,6 @@ pub struct History {
     pub messages: Vec<Message>,
     /// There may be more before the first.
     pub more: bool,
-}
-
-/// Where a message is.
-#[derive(Debug)]
-pub struct MessageStatus {
-    /// The least that was reached; `failed` if it failed for all.
-    pub state: State,
-    /// Each receiver with what was reached there, and why it failed.
-    pub receivers: Vec<(Address, State, Option<String>)>,
 }
 
 impl Shared {
@@ -162,8 +150,9 @@ impl Shared {
 
     /// A message as its receiver sees it.
     pub(crate) fn message_to(&self, user: &UserName, mail: &Mail<'_>) -> Message {
-        if !mail.to_group.is_empty() {
-            return mail.message(&format!("#{}", mail.to_group), format!("#{}@{}", mail.to_group, mail.dest));
+        if let Some(group) = mail.group(self.places.realm()) {
+            let message = mail.message(&format!("#{group}"), format!("#{}@{}", group.group, mail.origin));
+            return Message { group: Some(Box::new(group)), ..message };
         }
         let account = self.accounts.get(user);
         let name = account.as_ref().map_or(user.as_str(), |account| account.name.as_str());
@@ -307,26 +296,6 @@ impl Shared {
         Ok(each_once(page.entries.into_iter().filter(|entry| is_it(entry)).collect()))
     }
 
-    /// Where a message is that `user` sent; `None` if there is no such message.
-    pub(crate) async fn status(
-        &self,
-        user: &UserName,
-        id: MessageId,
-    ) -> Result<Option<MessageStatus>, ReadError> {
-        let _scan = self.scans.acquire().await;
-        let found = self.find_sent(user, id).await?;
-        if found.is_empty() {
-            return self.group_status(user, id).await;
-        }
-        let mut status = Vec::new();
-        for entry in &found {
-            self.status_of(user, id, entry, &mut status).await?;
-        }
-        let live = status.iter().filter(|(_, state, _)| *state != State::Failed);
-        let state = live.map(|(_, state, _)| *state).min().unwrap_or(State::Failed);
-        Ok(Some(MessageStatus { state, receivers: status }))
-    }
-
     /// The entry of an append, known to have been made at about `seq`, on one of its subjects.
     pub(crate) async fn entry_of(
         &self,
@@ -358,93 +327,6 @@ impl Shared {
         let page =
             self.broker.read(&Filter::from(subject), ReadFrom::Before(seq), ReadLimit::entries(1)).await?;
         Ok(!page.entries.is_empty())
-    }
-
-    async fn status_of(
-        &self,
-        user: &UserName,
-        id: MessageId,
-        entry: &Entry,
-        status: &mut Vec<(Address, State, Option<String>)>,
-    ) -> Result<(), ReadError> {
-        let Some(dest) = Mail::of(entry).and_then(|mail| mail.dest.parse::<RealmId>().ok()) else {
-            return Ok(());
-        };
-        let own = self.places.realm();
-        if dest == *own {
-            for receiver in receivers(entry) {
-                let (state, reason) = self.local_state(&receiver, BOX_LOCAL, id, entry).await?;
-                status.push((Address { user: receiver, realm: own.clone() }, state, reason));
-            }
-            return Ok(());
-        }
-        if is_group(entry) {
-            for receiver in receivers(entry).into_iter().filter(|user| self.accounts.get(user).is_some()) {
-                let (state, reason) = self.local_state(&receiver, dest.as_str(), id, entry).await?;
-                status.push((Address { user: receiver, realm: own.clone() }, state, reason));
-            }
-        }
-        let mut states: BTreeMap<UserName, (State, Option<String>)> =
-            receivers(entry).into_iter().map(|user| (user, (State::Accepted, None))).collect();
-        let news = Filter::from(&self.places.mail_status(user));
-        let start = ReadFrom::Since(Timestamp(entry.time.0.saturating_sub(CLOCK_SKEW_US)));
-        let concerns = |event: &StatusEvent| event.realm == dest && event.ids.contains(&id);
-        for entry in self
-            .scan(&news, start, None, |entry| status_event(entry).is_some_and(|event| concerns(&event)))
-            .await?
-        {
-            let Some(event) = status_event(&entry) else { continue };
-            for (user, (state, reason)) in &mut states {
-                // What was put aside, and its sender told so, may have been delivered after all.
-                let is_later = event.state > *state
-                    || (*state == State::Failed && matches!(event.state, State::Delivered | State::Read));
-                if (event.users.is_empty() || event.users.contains(user)) && is_later {
-                    (*state, *reason) = (event.state, event.reason.clone());
-                }
-            }
-        }
-        status.extend(
-            states
-                .into_iter()
-                .map(|(user, (state, reason))| (Address { user, realm: dest.clone() }, state, reason)),
-        );
-        Ok(())
-    }
-
-    /// Where a message of this realm is with one receiver. `sent` is the sender's copy, which is appended with those of
-    /// the receivers and behind them; only one that was broken off and tried again can stand before them. What is read may
-    /// be trimmed; what is neither there nor trimmed never came in, because the mailbox was full.
-    async fn local_state(
-        &self,
-        receiver: &UserName,
-        mailbox: &str,
-        id: MessageId,
-        sent: &Entry,
-    ) -> Result<(State, Option<String>), ReadError> {
-        let filter = Filter::from(&self.places.mail_box(receiver, mailbox));
-        let is_it = |entry: &Entry| Mail::of(entry).is_some_and(|mail| mail.id == id);
-        let mut older = self.broker.read(&filter, ReadFrom::Before(sent.seq), APPENDED_TOGETHER).await?;
-        let mut found = older.entries.iter().find(|entry| is_it(entry)).cloned();
-        if found.is_none() && older.more {
-            older = self.broker.read(&filter, ReadFrom::Before(sent.seq), APPENDED_BEFORE).await?;
-            found = older.entries.iter().find(|entry| is_it(entry)).cloned();
-        }
-        if found.is_none() {
-            found = self.scan(&filter, ReadFrom::After(sent.seq), Some(1), is_it).await?.into_iter().next();
-        }
-        if let Some(entry) = found {
-            let is_read = entry.seq <= self.cursors.get(receiver, mailbox);
-            return Ok((if is_read { State::Read } else { State::Delivered }, None));
-        }
-        // A copy follows its original within seconds. A box that has taken more than was looked at since then was not full.
-        let looked_since = older.entries.last().filter(|_| older.more).map(|entry| entry.time.0);
-        if looked_since.is_some_and(|time| time + COPIED_WITHIN_US > sent.time.0) {
-            return Ok((State::Delivered, None));
-        }
-        match older.entries.is_empty() {
-            false => Ok((State::Failed, Some(ErrorCode::MailboxFull.as_str().to_owned()))),
-            true => Ok((State::Read, None)),
-        }
     }
 
     /// Entries that `wanted` picks, forward, among the next [`SCAN_ENTRIES_MAX`]. With `together` the first one, and

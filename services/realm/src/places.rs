@@ -2,7 +2,7 @@
 
 use antar_broker::{Bucket, Filter, QueueName, ReadError, SharedBroker, StreamSpec, Subject};
 use antar_proto::names::BOX_LOCAL;
-use antar_proto::{GroupName, RealmId, UserName};
+use antar_proto::{GroupAddress, RealmId, UserName};
 
 /// Box of a user's own sent messages. No realm id begins with `_`.
 pub(crate) const BOX_SENT: &str = "_sent";
@@ -12,6 +12,8 @@ pub(crate) const BOX_STATUS: &str = "_status";
 const DELIVERY: &str = "_delivery";
 const LANE: &str = "_lane";
 const REDRIVE: &str = "_redrive";
+/// Where an edge marks that it took over what is said in groups to a peer.
+const RELAY: &str = "_relay";
 /// The bucket of how far each peer's lane was delivered.
 pub(crate) const LANES: &str = "lanes";
 /// The bucket of what became of dead letters.
@@ -25,6 +27,9 @@ pub(crate) const FILE_PARTS: &str = "file_parts";
 pub(crate) const GROUPS: &str = "groups";
 /// What the names of boxes begin with that are groups, in the keys of cursors. No realm id begins with `_`.
 const GROUP_BOX: &str = "_group.";
+/// Stands between the names of a group and of the realm that it lives in, if that is another one: in no name is a letter of
+/// upper case.
+const AT: &str = "AT";
 /// Most envelopes waiting in one lane or inbox: a peer that is away for long must not fill the disk.
 pub(crate) const LANE_ENTRIES_MAX: u64 = 1_000_000;
 
@@ -65,14 +70,14 @@ impl Places {
     /// What the cursor with this key is about: a box, or a group.
     pub(crate) fn of_cursor(&self, key: &str) -> Option<Subject> {
         match key.split_once('.')?.1.strip_prefix(GROUP_BOX) {
-            Some(group) => group.parse().ok().map(|group| self.group(&group)),
+            Some(token) => group_named(token).map(|group| self.group(&group)),
             None => self.mail_of_cursor(key),
         }
     }
 
-    /// What is said in a group.
-    pub(crate) fn group(&self, group: &GroupName) -> Subject {
-        self.subject(format_args!("group.{group}"))
+    /// What is said in a group, of this realm or another one.
+    pub(crate) fn group(&self, group: &GroupAddress) -> Subject {
+        self.subject(format_args!("group.{}", group_key(group)))
     }
 
     /// What is said in all groups.
@@ -81,8 +86,18 @@ impl Places {
     }
 
     /// A group in the place of a box, for cursors.
-    pub(crate) fn group_box(&self, group: &GroupName) -> String {
-        format!("{GROUP_BOX}{group}")
+    pub(crate) fn group_box(&self, group: &GroupAddress) -> String {
+        format!("{GROUP_BOX}{}", group_key(group))
+    }
+
+    /// The cursor of how far a peer was told what is said in a group. No user's name begins with `_`.
+    pub(crate) fn relay_cursor(&self, peer: &RealmId, group: &GroupAddress) -> String {
+        format!("{RELAY}_{peer}.{}", self.group_box(group))
+    }
+
+    /// Where whoever tells a peer what is said in groups begins with an entry of its own.
+    pub(crate) fn relay_fence(&self, peer: &RealmId) -> Subject {
+        self.subject(format_args!("outbox.{RELAY}_{peer}"))
     }
 
     /// Messages from this realm.
@@ -238,7 +253,7 @@ impl Places {
 
 /// Whether a part of a subject marks who delivers, or works a lane.
 pub(crate) fn is_fence(token: &str) -> bool {
-    [DELIVERY, LANE, REDRIVE].into_iter().any(|mark| token.starts_with(mark))
+    [DELIVERY, LANE, REDRIVE, RELAY].into_iter().any(|mark| token.starts_with(mark))
 }
 
 /// The realms whose streams are there, in alphabetical order.
@@ -260,9 +275,31 @@ pub(crate) struct Source {
 }
 
 /// The group of a subject, `realm.<id>.group.<group>`.
-pub(crate) fn group_of(subject: &Subject) -> Option<GroupName> {
-    let mut tokens = subject.tokens().skip(2);
-    (tokens.next() == Some("group")).then(|| tokens.next()?.parse().ok()).flatten()
+pub(crate) fn group_of(subject: &Subject) -> Option<GroupAddress> {
+    is_of_group(subject).then(|| group_named(subject.tokens().nth(3)?)).flatten()
+}
+
+/// Whether what stands on a subject was said in a group.
+pub(crate) fn is_of_group(subject: &Subject) -> bool {
+    subject.tokens().nth(2) == Some("group")
+}
+
+/// What a group is kept under: `tim`, or `timATrealm1` if it lives in another realm.
+pub(crate) fn group_key(group: &GroupAddress) -> String {
+    match &group.realm {
+        Some(realm) => format!("{}{AT}{realm}", group.group),
+        None => group.group.to_string(),
+    }
+}
+
+/// The group that is kept under this.
+pub(crate) fn group_named(key: &str) -> Option<GroupAddress> {
+    match key.split_once(AT) {
+        Some((group, realm)) => {
+            Some(GroupAddress { group: group.parse().ok()?, realm: Some(realm.parse().ok()?) })
+        }
+        None => Some(GroupAddress { group: key.parse().ok()?, realm: None }),
+    }
 }
 
 /// The box of a mailbox subject, `realm.<id>.mail.<user>.<box>`.

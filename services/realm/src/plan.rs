@@ -123,7 +123,7 @@ impl Shared {
     }
 
     /// Whether anything may be sent to another realm.
-    fn check_peer(&self, realm: &RealmId) -> Result<(), SendError> {
+    pub(crate) fn check_peer(&self, realm: &RealmId) -> Result<(), SendError> {
         match self.peers.copy.get(realm.as_str()) {
             None => Err(SendError::NoSuchRealm),
             Some(peer) if peer.blocked => Err(SendError::RealmBlocked),

@@ -30,10 +30,11 @@ use crate::group::Groups;
 use crate::invite::Invites;
 use crate::key_file::{self, KeyError, Rotated};
 use crate::login::{LoginError, Throttle};
-use crate::mailbox::{History, MessageStatus, Unread};
+use crate::mailbox::{History, Unread};
 use crate::password::Passwords;
 use crate::peer::{AddRealmError, Peers, host_is_sane};
 use crate::places::{EDGES, FILE_PARTS, FILES, GROUPS, Places};
+use crate::presence;
 use crate::provision::{Made, make};
 use crate::quarantine::Held;
 use crate::rate::Rates;
@@ -42,6 +43,7 @@ use crate::send::{Said, Send, SendError, SendId, Sending};
 use crate::session::{SessionKey, Sessions};
 use crate::shared::{Setting, Shared};
 use crate::status::{RealmStatus, status};
+use crate::whereabouts::MessageStatus;
 
 /// How long stopping waits for the realm's tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -123,7 +125,8 @@ impl Realm {
             cursors: Cursors::new(copies.open("cursors").await?),
             peers: Peers::new(copies.open("peers").await?),
             invites: Invites::new(copies.open("invites").await?),
-            groups: Groups::new(copies.open(GROUPS).await?),
+            presence: presence::channel(),
+            groups: Groups::new(copies.open(GROUPS).await?, config.id.clone()),
             throttle: Throttle::default(),
             files: Files::new(copies.open(FILES).await?, places.bucket(FILE_PARTS), broker.clone()),
             settings,

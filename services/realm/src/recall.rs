@@ -94,8 +94,8 @@ impl Shared {
         let since = Timestamp(since.0.saturating_sub(CLOCK_SKEW_US));
         let mut recalled = Recalled::default();
         let (messages, news) = (self.places.mail_of_realm(origin), self.places.mail_of_status());
-        let receipts = Filter::from(&self.places.outbox(origin));
-        for (filter, is_mail) in [(messages, true), (news, true), (receipts, false)] {
+        let (said, receipts) = (self.places.groups(), Filter::from(&self.places.outbox(origin)));
+        for (filter, is_mail) in [(messages, true), (news, true), (said, true), (receipts, false)] {
             for (subject, made) in self.made_beyond(&filter, origin, kept, since).await? {
                 recalled.upto = recalled.upto.max(made.last);
                 if is_mail {

@@ -47,9 +47,17 @@ pub(crate) struct Recent {
 impl Recent {
     /// That of an envelope; `None` if it is no message.
     pub(crate) fn print(&self, envelope: &Envelope) -> Option<Print> {
-        let Content::Message { from, name, to, group, text, file } = &envelope.content else { return None };
-        let id = self.hasher.hash_one((envelope.id, from));
-        Some(Print { id, content: self.hasher.hash_one((name, to, group, text, file)) })
+        let (from, content) = match &envelope.content {
+            Content::Message { from, name, to, group, text, file } => {
+                (from, self.hasher.hash_one((name, to, group, text, file)))
+            }
+            Content::GroupMessage { from, name, to_group, text }
+            | Content::GroupPost { from, name, to_group, text } => {
+                (from, self.hasher.hash_one((name, to_group, text)))
+            }
+            _ => return None,
+        };
+        Some(Print { id: self.hasher.hash_one((envelope.id, from)), content })
     }
 
     /// Takes note of a message.
@@ -71,17 +79,27 @@ impl Recent {
 
     /// What the mailboxes tell.
     pub(crate) async fn of(shared: &Shared, origin: &RealmId) -> Result<Self, ReadError> {
-        let page = shared.broker.read(&shared.places.mail_of_realm(origin), ReadFrom::End, SEEDS).await?;
         let mut recent = Self::default();
-        for entry in page.entries.iter().rev() {
-            if let Ok(envelope) = Envelope::from_bytes(&entry.body)
-                && envelope.origin == *origin
-                && let Some(print) = recent.print(&envelope)
-            {
-                recent.see(print);
+        for filter in [shared.places.mail_of_realm(origin), shared.places.groups()] {
+            let page = shared.broker.read(&filter, ReadFrom::End, SEEDS).await?;
+            for entry in page.entries.iter().rev() {
+                if let Ok(envelope) = Envelope::from_bytes(&entry.body)
+                    && origin_of(&envelope) == origin
+                    && let Some(print) = recent.print(&envelope)
+                {
+                    recent.see(print);
+                }
             }
         }
         Ok(recent)
+    }
+}
+
+/// The realm that an entry came from. What its members say in a group here stands in its log as this realm's own.
+fn origin_of(envelope: &Envelope) -> &RealmId {
+    match &envelope.content {
+        Content::GroupMessage { from, .. } if envelope.origin == envelope.dest => &from.realm,
+        _ => &envelope.origin,
     }
 }
 

@@ -247,7 +247,7 @@ impl Shared {
                 }
                 Ok(id)
             }
-            Content::Notice { .. } | Content::GroupMessage { .. } => Err(Dead::Kind.into()),
+            _ => Err(Dead::Kind.into()),
         }
     }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use antar_broker::{Filter, QueueName, ReadError, ReadFrom, ReadLimit, Seq, Subject};
 use antar_proto::names::BOX_LOCAL;
-use antar_proto::{GroupName, RealmId, UserName};
+use antar_proto::{RealmId, UserName};
 
-use crate::places::{BOX_SENT, BOX_STATUS, LANE_ENTRIES_MAX, box_of};
+use crate::places::{BOX_SENT, BOX_STATUS, LANE_ENTRIES_MAX, box_of, group_named};
 use crate::shared::Shared;
 
 /// One append in so many has its boxes looked at; in a realm with small boxes, one in a two-hundredth of a box. A prime,
@@ -58,9 +58,7 @@ impl Shared {
             ["mail", user, mailbox] if mailbox != BOX_SENT && mailbox != BOX_STATUS => {
                 user.parse::<UserName>().map_or(Seq::ZERO, |user| self.cursors.get(&user, mailbox))
             }
-            ["group", group] => {
-                group.parse::<GroupName>().map_or(Seq::ZERO, |group| self.read_by_all(&group))
-            }
+            ["group", group] => group_named(group).map_or(Seq::ZERO, |group| self.read_by_all(&group)),
             ["outbox", peer] => match peer.parse::<RealmId>() {
                 Ok(peer) => self.acked(&self.places.lane_queue(&peer)).await,
                 Err(_) => Seq::ZERO,

@@ -41,7 +41,7 @@ pub(crate) struct Session {
 /// The sessions of a realm. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sessions {
-    copy: KvCopy<Session>,
+    pub(crate) copy: KvCopy<Session>,
     ttl: Duration,
     /// What [`Self::users`] found last, and when: with this version of the copy.
     users: Arc<Mutex<(u64, Arc<Users>)>>,

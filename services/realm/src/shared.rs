@@ -35,6 +35,7 @@ use crate::login::Throttle;
 use crate::mail::envelope;
 use crate::peer::Peers;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
+use crate::presence::Presence;
 use crate::quarantine::Held;
 use crate::rate::Rates;
 use crate::session::{Session, Sessions};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) invites: Invites,
     pub(crate) groups: Groups,
+    pub(crate) presence: Presence,
     pub(crate) throttle: Throttle,
     pub(crate) files: Files,
     pub(crate) settings: KvCopy<Setting>,

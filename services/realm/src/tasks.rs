@@ -7,9 +7,9 @@ use std::time::Duration;
 use antar_broker::{
     AppendError, Filter, KvError, ReadError, ReadFrom, ReadLimit, Request, Seq, Subject, Timestamp,
 };
+use antar_proto::RealmId;
 use antar_proto::envelope::Outcome;
 use antar_proto::reply::State;
-use antar_proto::{GroupName, RealmId};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminReply, AdminRequest, PeerInfo};
@@ -18,8 +18,10 @@ use crate::cursor::{FLUSH_INTERVAL, RemoteRead};
 use crate::delivery;
 use crate::edges;
 use crate::file;
+use crate::group;
 use crate::lane;
 use crate::places::{BOX_SENT, BOX_STATUS, Places};
+use crate::presence;
 use crate::realm::StartError;
 use crate::shared::Shared;
 use crate::status;
@@ -56,6 +58,8 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), StartError> {
     spawn(shared, edges::beat(shared.clone()));
     spawn(shared, run_lanes(shared.clone()));
     spawn(shared, save_cursors(shared.clone()));
+    spawn(shared, group::tell_realms(shared.clone()));
+    spawn(shared, presence::run(shared.clone()));
     spawn(shared, file::fetch(shared.clone()));
     spawn(shared, sweep(shared.clone()));
     Ok(())
@@ -82,6 +86,7 @@ async fn run_lanes(shared: Arc<Shared>) {
             if started.insert(peer.realm.clone()) {
                 let status = shared.lane(&peer.realm);
                 spawn(&shared, delivery::run(shared.clone(), shared.places.source(Some(&peer.realm))));
+                spawn(&shared, group::relay(shared.clone(), peer.realm.clone()));
                 spawn(&shared, lane::run(shared.clone(), peer, status));
             }
         }
@@ -213,8 +218,7 @@ async fn sweep_once(shared: &Arc<Shared>) -> Result<(), ReadError> {
             trim_older(shared, &subject, before, upto).await?;
         }
     }
-    for (name, _) in shared.groups.copy.all() {
-        let Ok(group) = name.parse::<GroupName>() else { continue };
+    for (group, _) in shared.groups.all() {
         trim_older(shared, &places.group(&group), before, shared.read_by_all(&group)).await?;
     }
     for peer in shared.peers.all() {

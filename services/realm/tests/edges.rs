@@ -82,9 +82,11 @@ async fn pushed_until(edge: &Realm, last: &str) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     while texts.last().is_none_or(|text| text != last) {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("messages come").unwrap();
-        texts.extend(step.events.into_iter().filter_map(|event| match event {
-            Event::Message { message, .. } => Some(message.msg),
-            _ => None,
+        texts.extend(step.events.into_iter().map(antar_realm::Pushed::into_event).filter_map(|event| {
+            match event {
+                Event::Message { message, .. } => Some(message.msg),
+                _ => None,
+            }
         }));
     }
     texts
@@ -182,7 +184,7 @@ async fn a_failure_is_told_once_however_often_the_work_on_it_is_broken_off() {
     let (mut notices, mut failures, mut last) = (0, 0, None);
     loop {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("news come").unwrap();
-        for event in step.events {
+        for event in step.events.into_iter().map(antar_realm::Pushed::into_event) {
             match event {
                 Event::Message { message, .. } if message.about == Some(failing) => notices += 1,
                 Event::Status(news) if news.ids == [failing] && news.state == State::Failed => failures += 1,
@@ -293,10 +295,11 @@ async fn a_watch_goes_on_by_itself_when_the_broker_is_back() {
     }
     two.faults.refuse(false);
     let step = tokio::time::timeout(SOON, feed.next()).await.expect("it goes on").unwrap();
-    let pushed = step.events.into_iter().filter_map(|event| match event {
-        Event::Message { message, .. } => Some(message.msg),
-        _ => None,
-    });
+    let pushed =
+        step.events.into_iter().map(antar_realm::Pushed::into_event).filter_map(|event| match event {
+            Event::Message { message, .. } => Some(message.msg),
+            _ => None,
+        });
     assert_eq!(pushed.collect::<Vec<_>>(), texts);
     one.realm.stop().await;
     two.realm.stop().await;

@@ -25,7 +25,7 @@ async fn a_message_goes_through_all_its_states() {
     let mut states = Vec::new();
     while states.last() != Some(&State::Read) {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("news come").unwrap();
-        for event in step.events {
+        for event in step.events.into_iter().map(antar_realm::Pushed::into_event) {
             if let Event::Status(news) = event {
                 assert_eq!(news.ids, [id]);
                 states.push(news.state);
@@ -65,10 +65,11 @@ async fn an_unknown_name_comes_back_as_a_notice() {
     let mut feed = pair.one.watch(&user("messi")).await.unwrap();
     let notice = loop {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("a notice comes").unwrap();
-        let found = step.events.into_iter().find_map(|event| match event {
-            Event::Message { message, .. } => Some(message),
-            _ => None,
-        });
+        let found =
+            step.events.into_iter().map(antar_realm::Pushed::into_event).find_map(|event| match event {
+                Event::Message { message, .. } => Some(message),
+                _ => None,
+            });
         if let Some(message) = found {
             break message;
         }
@@ -89,7 +90,8 @@ async fn both_sides_can_send_after_one_has_added_the_other() {
     sending.unwrap().await.unwrap();
     let mut feed = pair.one.watch(&user("messi")).await.unwrap();
     let step = tokio::time::timeout(SOON, feed.next()).await.expect("a message comes").unwrap();
-    assert!(matches!(&step.events[..], [Event::Message { mailbox, .. }] if mailbox == "realm2"));
+    let events: Vec<Event> = step.events.into_iter().map(antar_realm::Pushed::into_event).collect();
+    assert!(matches!(&events[..], [Event::Message { mailbox, .. }] if mailbox == "realm2"));
     assert!(pair.two.add_realm(&user("lineker"), &realm("realm1"), "172.16.16.101", 4001).await.is_ok());
     assert!(pair.one.login("messi", "surabaya", HERE).await.is_ok());
     pair.stop().await;
@@ -167,10 +169,11 @@ async fn a_version_to_come_is_put_aside_answered_and_passed_over() {
     let mut feed = pair.one.watch(&user("messi")).await.unwrap();
     let notice = loop {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("a notice comes").unwrap();
-        let found = step.events.into_iter().find_map(|event| match event {
-            Event::Message { message, .. } if message.about == Some(id) => Some(message),
-            _ => None,
-        });
+        let found =
+            step.events.into_iter().map(antar_realm::Pushed::into_event).find_map(|event| match event {
+                Event::Message { message, .. } if message.about == Some(id) => Some(message),
+                _ => None,
+            });
         if let Some(message) = found {
             break message;
         }

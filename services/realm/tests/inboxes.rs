@@ -46,9 +46,11 @@ async fn received_until(two: &Realm, last: &str) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     while !texts.iter().any(|text| text == last) {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("messages come").unwrap();
-        texts.extend(step.events.into_iter().filter_map(|event| match event {
-            Event::Message { message, .. } => Some(message.msg),
-            _ => None,
+        texts.extend(step.events.into_iter().map(antar_realm::Pushed::into_event).filter_map(|event| {
+            match event {
+                Event::Message { message, .. } => Some(message.msg),
+                _ => None,
+            }
         }));
     }
     texts

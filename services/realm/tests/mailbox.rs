@@ -41,9 +41,11 @@ async fn pushed_until(realm: &Realm, last: &str) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     while texts.last().is_none_or(|text| text != last) {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("messages come").unwrap();
-        texts.extend(step.events.into_iter().filter_map(|event| match event {
-            Event::Message { message, .. } => Some(message.msg),
-            _ => None,
+        texts.extend(step.events.into_iter().map(antar_realm::Pushed::into_event).filter_map(|event| {
+            match event {
+                Event::Message { message, .. } => Some(message.msg),
+                _ => None,
+            }
         }));
         realm.mark_read(step.marks).await;
     }

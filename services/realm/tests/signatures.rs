@@ -62,7 +62,7 @@ async fn notice(pair: &Pair, about: MessageId) -> String {
     let mut feed = pair.one.watch(&user("messi")).await.unwrap();
     loop {
         let step = tokio::time::timeout(SOON, feed.next()).await.expect("a notice comes").unwrap();
-        for event in step.events {
+        for event in step.events.into_iter().map(antar_realm::Pushed::into_event) {
             if let Event::Message { message, .. } = event
                 && message.about == Some(about)
             {
@@ -217,11 +217,8 @@ async fn a_changed_key_is_refused_until_it_is_trusted_and_nothing_is_lost() {
     let came = async {
         loop {
             let step = feed.next().await.unwrap();
-            if step
-                .events
-                .iter()
-                .any(|event| matches!(event, Event::Message { message, .. } if message.msg == "hai"))
-            {
+            let mut events = step.events.into_iter().map(antar_realm::Pushed::into_event);
+            if events.any(|event| matches!(event, Event::Message { message, .. } if message.msg == "hai")) {
                 return;
             }
         }

@@ -133,8 +133,14 @@ async fn plan(args: &BenchArgs) -> Outcome<(Vec<Plan>, Sessions)> {
         Scenario::Group => {
             let sessions = accounts::log_in(server, args.group + 1, &args.password).await?;
             let (sender, members) = sessions.split_first().expect("one more than the members");
-            let names: Vec<_> = members.iter().map(|member| member.user.as_str()).collect();
-            let prefix = format!("sendgroup {} {} ", sender.token, names.join(","));
+            let to = match args.named {
+                true => named_group(server, sender, members).await?,
+                false => {
+                    let names: Vec<_> = members.iter().map(|member| member.user.as_str()).collect();
+                    names.join(",")
+                }
+            };
+            let prefix = format!("sendgroup {} {to} ", sender.token);
             let receiver = |(number, member): (usize, &Session)| {
                 (one_of(&args.server, number + 1), member.token.clone(), inbox(member))
             };
@@ -170,6 +176,21 @@ async fn plan(args: &BenchArgs) -> Outcome<(Vec<Plan>, Sessions)> {
             Ok((plans, vec![(server, sessions)]))
         }
     }
+}
+
+/// Makes a group of its own for this run, and lets everybody join.
+async fn named_group(server: SocketAddr, owner: &Session, members: &[Session]) -> Outcome<String> {
+    let group = format!("bench-{:x}", std::process::id());
+    let mut talk = Talk::connect(server).await?;
+    let made = format!("addgroup {} {group}", owner.token);
+    let reply = talk.ask(&made).await?;
+    if reply["status"] != "OK" && reply["code"] != "group-exists" {
+        return Err(super::talk::refused(&made, &reply));
+    }
+    for member in members {
+        talk.ask_ok(&format!("joingroup {} {group}", member.token)).await?;
+    }
+    Ok(format!("#{group}"))
 }
 
 /// Lets two realms send to each other; that they do already is no error.

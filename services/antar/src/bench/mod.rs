@@ -40,6 +40,7 @@ Examples:
   antar bench rate --rate 5000 --pairs 64 --seconds 30 --json
   antar bench idle --conns 10000 --pid $(pgrep antar)
   antar bench group --group 100
+  antar bench group --group 100 --named
   antar bench send --server 127.0.0.1:4001,127.0.0.1:4003      two edges of a realm
   antar bench realm --server 127.0.0.1:4001 --server2 127.0.0.1:4002
   antar bench ledger --ledger oks && antar bench ledger --check oks
@@ -89,6 +90,9 @@ pub(crate) struct BenchArgs {
     /// group: members.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) group: u32,
+    /// group: a named group, which the members join, and not a list of them with each message.
+    #[arg(long)]
+    pub(crate) named: bool,
     /// How messages are received: pushed by watch, or by asking the inbox over and over.
     #[arg(long, value_enum, default_value = "watch")]
     pub(crate) receive: Receive,

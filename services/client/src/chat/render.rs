@@ -3,7 +3,7 @@
 //! Owns: what each reply looks like. Must not know where it is written. All that came from the server is escaped here.
 
 use antar_proto::command::Verb;
-use antar_proto::reply::{Event, Message, State, StatusEvent};
+use antar_proto::reply::{Event, Message, Online, State, StatusEvent};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -280,6 +280,10 @@ pub(crate) fn event(event: &Event, me: Option<&str>, verbose: bool, style: &Styl
             Some(message_line(message, &View { me, style, now: Timestamp::now() }))
         }
         Event::Status(status) => status_line(status, verbose, style),
+        Event::Presence { user, state } => {
+            let state = if *state == Online::Online { "online" } else { "offline" };
+            verbose.then(|| style.dim(&format!("{user} is {state}")))
+        }
         Event::Shutdown => Some(style.dim("the server is shutting down")),
         Event::LoggedOut => Some(style.dim("the session has ended: log in again with auth")),
     }

@@ -1,13 +1,14 @@
-//! What edges may do with named groups.
+//! What edges ask of groups. A group of this realm is changed at once; one of another realm is asked for it, and may answer later.
 
 use antar_proto::command::GroupPolicy;
+use antar_proto::envelope::GroupWish;
 use antar_proto::{Address, GroupAddress, GroupName, UserName};
 
 use super::{GroupError, GroupInfo};
 use crate::realm::Realm;
 
 impl Realm {
-    /// Makes a group.
+    /// Makes a group, which its maker owns.
     pub async fn add_group(
         &self,
         owner: &UserName,
@@ -17,14 +18,36 @@ impl Realm {
         self.shared.add_group(owner, group, policy).await
     }
 
-    /// Makes a user a member; one who is stays so.
-    pub async fn join_group(&self, user: &UserName, group: &GroupAddress) -> Result<GroupInfo, GroupError> {
-        self.shared.join_group(user, group).await
+    /// Makes a user a member; one who is stays so. `None` if the group's realm has yet to answer.
+    pub async fn join_group(
+        &self,
+        user: &UserName,
+        group: &GroupAddress,
+    ) -> Result<Option<GroupInfo>, GroupError> {
+        if !self.wish(user, group, GroupWish::Join).await? {
+            return Ok(None);
+        }
+        let group = self.shared.group_named(group);
+        let joined = self.shared.groups.get(&group);
+        Ok(joined.map(|joined| joined.info(&group, &self.shared.address_of(user))))
     }
 
-    /// Takes a user out of a group, or declines its invitation. With its last member a group goes, and what was said in it.
-    pub async fn leave_group(&self, user: &UserName, group: &GroupAddress) -> Result<(), GroupError> {
-        self.shared.leave_group(user, group).await
+    /// Carries out what a user wants of a group. It is `false` if the group's realm has yet to answer. With its last member a
+    /// group goes, and what was said in it.
+    pub async fn wish(
+        &self,
+        user: &UserName,
+        group: &GroupAddress,
+        wish: GroupWish,
+    ) -> Result<bool, GroupError> {
+        let GroupAddress { group, realm } = self.shared.group_named(group);
+        match realm {
+            Some(home) => self.shared.ask_abroad(user, &home, &group, wish).await,
+            None => {
+                let by = self.shared.address_of(user);
+                self.shared.carry_out(&by, &group, &wish, None).await.map(|_| true)
+            }
+        }
     }
 
     /// A user's groups and invitations, by name.
@@ -39,36 +62,6 @@ impl Realm {
         group: &GroupAddress,
     ) -> Result<(GroupInfo, Vec<Address>), GroupError> {
         self.shared.members(user, group).await
-    }
-
-    /// Lets a user join, by the group's owner.
-    pub async fn invite_to_group(
-        &self,
-        by: &UserName,
-        group: &GroupAddress,
-        user: &UserName,
-    ) -> Result<(), GroupError> {
-        self.shared.invite_to_group(by, group, user).await
-    }
-
-    /// Removes a member or takes an invitation back, by the group's owner.
-    pub async fn kick_from_group(
-        &self,
-        by: &UserName,
-        group: &GroupAddress,
-        user: &UserName,
-    ) -> Result<(), GroupError> {
-        self.shared.kick_from_group(by, group, user).await
-    }
-
-    /// Shows a group's topic to a member, or sets it, by the owner.
-    pub async fn topic(
-        &self,
-        by: &UserName,
-        group: &GroupAddress,
-        topic: Option<&str>,
-    ) -> Result<GroupInfo, GroupError> {
-        self.shared.topic(by, group, topic).await
     }
 
     /// Whether a user may read a group: an error says why not.

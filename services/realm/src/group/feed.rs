@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use antar_broker::{Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Tail};
-use antar_proto::{GroupName, UserName};
-use tokio::sync::watch;
+use antar_proto::reply::{Event, Online};
+use antar_proto::{GroupAddress, UserName};
+use tokio::sync::{broadcast, watch};
 
+use crate::presence::Came;
 use crate::shared::Shared;
 
 /// The part of a feed that has to do with groups.
@@ -15,8 +17,9 @@ pub(crate) struct GroupFeed {
     changes: watch::Receiver<u64>,
     /// They have changed, and were not looked at since.
     is_stale: bool,
-    mine: HashSet<GroupName>,
+    mine: HashSet<GroupAddress>,
     backlog: Vec<Backlog>,
+    presence: broadcast::Receiver<Arc<Vec<Came>>>,
     /// Follows all groups; none while the user has none, or the broker does not answer.
     tail: Option<Tail>,
     /// Up to where the tail was returned; none before the user has a group.
@@ -25,7 +28,7 @@ pub(crate) struct GroupFeed {
 
 /// What is unread of one group when it comes to the feed.
 struct Backlog {
-    group: GroupName,
+    group: GroupAddress,
     after: Seq,
     /// What is behind comes from the tail.
     until: Seq,
@@ -35,6 +38,7 @@ impl GroupFeed {
     pub(crate) fn new(shared: &Shared) -> Self {
         Self {
             changes: shared.groups.copy.changes(),
+            presence: shared.presence.subscribe(),
             is_stale: true,
             mine: HashSet::new(),
             backlog: Vec::new(),
@@ -48,9 +52,10 @@ impl GroupFeed {
         self.tail = None;
     }
 
-    /// Whether what is written to a group is for this feed.
-    pub(crate) fn follows(&self, group: &GroupName) -> bool {
-        self.mine.contains(group)
+    /// Whether what is said in a group is for this feed. Who was removed a moment ago is shown nothing more.
+    pub(crate) fn shows(&self, shared: &Shared, group: &GroupAddress, user: &UserName) -> bool {
+        let is_current = !self.is_stale && !self.changes.has_changed().unwrap_or(true);
+        self.mine.contains(group) && (is_current || shared.is_member(group, user))
     }
 
     /// Makes ready what [`Self::next`] follows, and returns what is unread of groups that are new here. May be cancelled: what it
@@ -92,7 +97,7 @@ impl GroupFeed {
         let now = shared.groups.of(user);
         self.mine.retain(|group| now.contains(group));
         self.backlog.retain(|backlog| now.contains(&backlog.group));
-        let new: Vec<GroupName> = now.into_iter().filter(|group| !self.mine.contains(group)).collect();
+        let new: Vec<GroupAddress> = now.into_iter().filter(|group| !self.mine.contains(group)).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -124,29 +129,62 @@ impl GroupFeed {
         Ok(())
     }
 
-    /// Waits until something is written to any group, or groups change; then there is nothing in it. Cancel-safe: an entry is
-    /// either returned or still to come.
-    pub(crate) async fn next(&mut self, limit: ReadLimit) -> Result<Vec<Arc<Entry>>, ReadError> {
-        let Self { changes, tail, upto, is_stale, .. } = self;
-        let batch = async {
-            match tail {
-                Some(tail) => tail.next_batch(limit).await,
-                None => std::future::pending().await,
+    /// Waits until something is written to any group, others come or go who are in one with the user, or groups change; then there
+    /// is nothing in it. Cancel-safe: an entry is either returned or still to come.
+    pub(crate) async fn next(
+        &mut self,
+        shared: &Shared,
+        user: &UserName,
+        limit: ReadLimit,
+    ) -> Result<News, ReadError> {
+        let Self { changes, presence, mine, tail, upto, is_stale, .. } = self;
+        loop {
+            let batch = async {
+                match tail {
+                    Some(tail) => tail.next_batch(limit).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Cancel-safe: all of them are, and what is ready is dealt with without waiting.
+            tokio::select! {
+                changed = changes.changed() => {
+                    // The sender lives in the copy, so waiting cannot fail.
+                    let _ = changed;
+                    *is_stale = true;
+                    return Ok(News::default());
+                }
+                came = presence.recv() => {
+                    // Who is too slow misses some.
+                    let Ok(came) = came else { continue };
+                    let met: Vec<Event> = came.iter().filter_map(|came| met(shared, mine, user, came)).collect();
+                    if !met.is_empty() {
+                        return Ok(News { entries: Vec::new(), met });
+                    }
+                }
+                batch = batch => {
+                    let entries = batch?;
+                    if let Some(last) = entries.last() {
+                        *upto = Some(last.seq);
+                    }
+                    return Ok(News { entries, met: Vec::new() });
+                }
             }
-        };
-        // Cancel-safe: both of them are, and what is ready is dealt with without waiting.
-        let entries = tokio::select! {
-            changed = changes.changed() => {
-                // The sender lives in the copy, so waiting cannot fail.
-                let _ = changed;
-                *is_stale = true;
-                return Ok(Vec::new());
-            }
-            batch = batch => batch?,
-        };
-        if let Some(last) = entries.last() {
-            *upto = Some(last.seq);
         }
-        Ok(entries)
     }
+}
+
+/// What is new in groups.
+#[derive(Default)]
+pub(crate) struct News {
+    /// What was said.
+    pub(crate) entries: Vec<Arc<Entry>>,
+    /// Who has come or gone.
+    pub(crate) met: Vec<Event>,
+}
+
+/// What a user is told of somebody who has come or gone: nothing, unless they are in a group together.
+fn met(shared: &Shared, mine: &HashSet<GroupAddress>, user: &UserName, came: &Came) -> Option<Event> {
+    let are_together = came.user != *user && mine.iter().any(|group| shared.is_member(group, &came.user));
+    let state = if came.is_online { Online::Online } else { Online::Offline };
+    are_together.then(|| Event::Presence { user: shared.address_of(&came.user), state })
 }

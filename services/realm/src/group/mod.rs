@@ -1,29 +1,48 @@
 //! Named groups: who is in them, and who may change that. A group's messages are stored once, and each member reads them with a
 //! cursor of its own.
 //!
-//! Owns: the bucket of groups and its rules. Must not know: how messages are sent and read, which is in the files beside this one.
+//! A group lives in one realm, its home. Members from other realms ask it for what they want, through the lane, and it tells their
+//! realms how the group is and what is said in it, one envelope for each realm.
+//!
+//! Owns: the bucket of groups. Must not know: how messages are sent and read, which is in the files beside this one.
 
+mod abroad;
 mod api;
+mod deliver;
 mod feed;
+mod home;
 mod post;
 mod read;
+mod relay;
+mod shown;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use antar_broker::{Expect, KvError, ReadError, Timestamp};
 use antar_proto::command::GroupPolicy;
-use antar_proto::{Address, GroupAddress, GroupName, UserName};
+use antar_proto::{Address, GroupAddress, RealmId, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::copy::KvCopy;
 use crate::cursor::ReadMark;
+use crate::places::{group_key, group_named};
+use crate::recall::Place;
 use crate::shared::Shared;
 
-pub(crate) use feed::GroupFeed;
+use shown::Shown;
 
-/// Most groups of a realm.
+pub(crate) use deliver::{Arriving, IncomingOfGroup};
+pub(crate) use feed::{GroupFeed, News};
+pub(crate) use relay::run as relay;
+pub use shown::SharedEvent;
+pub(crate) use state::tell_realms;
+
+/// Most groups that live in a realm.
 pub const GROUPS_MAX: usize = 10_000;
+/// Most groups of each other realm that users of this one are in or invited to.
+pub(crate) const GROUPS_ABROAD_MAX: usize = 1_000;
 /// Most groups that one user is a member of.
 pub const GROUPS_PER_USER_MAX: usize = 64;
 /// Most members of a group; as many are invited, and as many removed, at the most.
@@ -33,20 +52,29 @@ pub const TOPIC_BYTES_MAX: usize = 512;
 /// How often a change is tried again that others were faster with.
 const CHANGE_TRIES: usize = 16;
 
-/// A group, as it is kept under its name.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A group, as it is kept under its name: at home, or what another realm says of one of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group {
     pub(crate) owner: Address,
     pub(crate) policy: GroupPolicy,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) topic: String,
-    /// Each with when it joined, in microseconds since 1970.
+    /// Each with when it joined, in microseconds since 1970. One without members is over: its realms have yet to be told.
     pub(crate) members: BTreeMap<Address, u64>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     invited: BTreeSet<Address>,
     /// They may not join again, unless they are invited.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     removed: BTreeSet<Address>,
+    /// Grows with every change, at least to the time of it in microseconds since 1970: also if the name is given anew.
+    #[serde(default)]
+    version: u64,
+    /// Realms that have yet to be told of the last changes.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    untold: BTreeSet<RealmId>,
+    /// Up to which place of their lanes other realms' requests were carried out; of one abroad, its home's last word.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    done: BTreeMap<RealmId, Place>,
 }
 
 /// Why nothing was changed or shown.
@@ -58,6 +86,12 @@ pub enum GroupError {
     /// There is no such group here.
     #[error("there is no such group")]
     NoSuchGroup,
+    /// The realm that is named was not added.
+    #[error("the realm was not added")]
+    NoSuchRealm,
+    /// An operator has blocked it.
+    #[error("the realm is blocked")]
+    RealmBlocked,
     /// The user is no member.
     #[error("only members may do that")]
     NotAMember,
@@ -93,8 +127,8 @@ impl From<ReadError> for GroupError {
 /// A group as one of its members, or somebody who is invited, sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupInfo {
-    /// Its name.
-    pub group: GroupName,
+    /// Its name, with its realm if that is another one.
+    pub group: GroupAddress,
     /// Who may join.
     pub policy: GroupPolicy,
     /// `user@realm`.
@@ -109,7 +143,7 @@ pub struct GroupInfo {
 }
 
 impl Group {
-    fn info(&self, group: &GroupName, user: &Address) -> GroupInfo {
+    fn info(&self, group: &GroupAddress, user: &Address) -> GroupInfo {
         GroupInfo {
             group: group.clone(),
             policy: self.policy,
@@ -142,6 +176,20 @@ impl Group {
         Ok(())
     }
 
+    fn is_over(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether it has members in a realm.
+    pub(crate) fn has_members_in(&self, realm: &RealmId) -> bool {
+        self.members.keys().any(|member| member.realm == *realm)
+    }
+
+    /// The realms of those who are in it, or invited.
+    fn realms(&self) -> BTreeSet<RealmId> {
+        self.members.keys().chain(&self.invited).map(|address| address.realm.clone()).collect()
+    }
+
     /// Takes a user out; a group whose owner leaves goes to whoever has been in it longest.
     fn take_out(&mut self, user: &Address) {
         self.members.remove(user);
@@ -154,26 +202,46 @@ impl Group {
     }
 }
 
-type ByUser = HashMap<UserName, Vec<GroupName>>;
+type ByUser = HashMap<UserName, Vec<GroupAddress>>;
 
-/// The groups of a realm.
+/// The groups of a realm, and those of others that its users are in.
 pub(crate) struct Groups {
     pub(crate) copy: KvCopy<Group>,
-    /// The groups of each user, and of which version of the copy.
+    realm: RealmId,
+    pub(crate) shown: Shown,
+    /// The groups of each user of this realm, and of which version of the copy.
     by_user: Mutex<Option<(u64, Arc<ByUser>)>>,
 }
 
 impl Groups {
-    pub(crate) fn new(copy: KvCopy<Group>) -> Self {
-        Self { copy, by_user: Mutex::default() }
+    pub(crate) fn new(copy: KvCopy<Group>, realm: RealmId) -> Self {
+        Self { copy, realm, shown: Shown::default(), by_user: Mutex::default() }
     }
 
-    pub(crate) fn get(&self, group: &GroupName) -> Option<Arc<Group>> {
-        self.copy.get(group.as_str())
+    pub(crate) fn get(&self, group: &GroupAddress) -> Option<Arc<Group>> {
+        self.copy.get(&group_key(group)).filter(|group| !group.is_over())
+    }
+
+    /// All of them that are not over, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (GroupAddress, Arc<Group>)> {
+        let all = self.copy.all().into_iter().filter(|(_, group)| !group.is_over());
+        all.filter_map(|(key, group)| group_named(&key).map(|address| (address, group)))
+    }
+
+    /// Those that live here and have members in another realm.
+    pub(crate) fn shared_with(&self, realm: &RealmId) -> Vec<GroupAddress> {
+        let here =
+            self.all().filter(|(address, group)| address.realm.is_none() && group.has_members_in(realm));
+        here.map(|(address, _)| address).collect()
+    }
+
+    /// How many there are that live in a realm: in this one, if none is named.
+    fn count_of(&self, home: Option<&RealmId>) -> usize {
+        self.all().filter(|(address, _)| address.realm.as_ref() == home).count()
     }
 
     /// The groups that a user of this realm is a member of, by name.
-    pub(crate) fn of(&self, user: &UserName) -> Vec<GroupName> {
+    pub(crate) fn of(&self, user: &UserName) -> Vec<GroupAddress> {
         // Before the look, so that a change meanwhile makes it be looked at again.
         let version = self.copy.version();
         let mut known = self.by_user.lock().expect("no holder of this lock panics");
@@ -181,10 +249,9 @@ impl Groups {
             Some((of, by_user)) if *of == version => by_user.clone(),
             _ => {
                 let mut by_user = ByUser::new();
-                for (name, group) in self.copy.all() {
-                    let Ok(name) = name.parse::<GroupName>() else { continue };
-                    for member in group.members.keys() {
-                        by_user.entry(member.user.clone()).or_default().push(name.clone());
+                for (address, group) in self.all() {
+                    for member in group.members.keys().filter(|member| member.realm == self.realm) {
+                        by_user.entry(member.user.clone()).or_default().push(address.clone());
                     }
                 }
                 by_user.values_mut().for_each(|groups| groups.sort());
@@ -196,26 +263,46 @@ impl Groups {
         by_user.get(user).cloned().unwrap_or_default()
     }
 
-    /// Changes a group, as the broker has it now; one without members goes.
-    async fn change<T>(
+    /// Changes a group that lives here, as the broker has it now, and whom its realms have yet to be told of. One without members,
+    /// of which nobody has to be told, goes. For another realm's request, `place` is where that stands in its lane: what was
+    /// carried out before is not carried out again.
+    async fn change(
         &self,
-        group: &GroupName,
-        what: impl Fn(&mut Group) -> Result<T, GroupError>,
-    ) -> Result<T, GroupError> {
-        let key = group.as_str();
+        group: &GroupAddress,
+        place: Option<(&RealmId, Place)>,
+        what: impl Fn(&mut Group) -> Result<(), GroupError>,
+    ) -> Result<Arc<Group>, GroupError> {
+        let key = &group_key(group);
         for _ in 0..CHANGE_TRIES {
             // What is refused shall be refused for what is true everywhere.
             self.copy.catch_up(key).await?;
             let (kept, revision) = self.copy.get_with_revision(key).ok_or(GroupError::NoSuchGroup)?;
+            if kept.is_over() {
+                return Err(GroupError::NoSuchGroup);
+            }
+            if let Some((realm, place)) = place
+                && kept.done.get(realm).is_some_and(|done| *done >= place)
+            {
+                return Ok(kept);
+            }
             let mut changed = (*kept).clone();
-            let result = what(&mut changed)?;
+            what(&mut changed)?;
+            if changed == *kept {
+                return Ok(kept);
+            }
+            changed.version = Timestamp::now().0.max(kept.version + 1);
+            changed.untold.extend(kept.realms().into_iter().chain(changed.realms()));
+            changed.untold.remove(&self.realm);
+            if let Some((realm, place)) = place {
+                changed.done.insert(realm.clone(), place);
+            }
             let expect = Expect::Revision(revision);
-            let written = match changed.members.is_empty() {
+            let written = match changed.is_over() && changed.untold.is_empty() {
                 true => self.copy.delete_if(key, expect).await,
                 false => self.copy.put(key, &changed, expect, None).await,
             };
             match written {
-                Ok(()) => return Ok(result),
+                Ok(()) => return Ok(Arc::new(changed)),
                 Err(KvError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -225,35 +312,35 @@ impl Groups {
 }
 
 impl Shared {
-    /// The name of a group that lives here.
-    fn group_here<'a>(&self, group: &'a GroupAddress) -> Option<&'a GroupName> {
-        let is_here = group.realm.as_ref().is_none_or(|realm| realm == self.places.realm());
-        is_here.then_some(&group.group)
+    /// A group as it is written, as it is kept: without its realm if that is this one.
+    pub(crate) fn group_named(&self, group: &GroupAddress) -> GroupAddress {
+        let realm = group.realm.clone().filter(|realm| realm != self.places.realm());
+        GroupAddress { group: group.group.clone(), realm }
     }
 
-    fn here(&self, group: &GroupAddress) -> Result<GroupName, GroupError> {
-        self.group_here(group).cloned().ok_or(GroupError::NoSuchGroup)
-    }
-
-    fn address_of(&self, user: &UserName) -> Address {
+    pub(crate) fn address_of(&self, user: &UserName) -> Address {
         Address { user: user.clone(), realm: self.places.realm().clone() }
     }
 
     /// Whether a user of this realm is in a group, as far as this edge knows.
-    pub(crate) fn is_member(&self, group: &GroupName, user: &UserName) -> bool {
+    pub(crate) fn is_member(&self, group: &GroupAddress, user: &UserName) -> bool {
         self.groups.get(group).is_some_and(|group| group.members.contains_key(&self.address_of(user)))
     }
 
     /// The same, with a look at the broker before it is denied.
     pub(crate) async fn find_member(
         &self,
-        group: &GroupName,
+        group: &GroupAddress,
         user: &UserName,
     ) -> Result<Arc<Group>, GroupError> {
         if !self.is_member(group, user) {
-            self.groups.copy.catch_up(group.as_str()).await?;
+            self.groups.copy.catch_up(&group_key(group)).await?;
         }
-        let found = self.groups.get(group).ok_or(GroupError::NoSuchGroup)?;
+        let unknown = match group.realm {
+            Some(_) => GroupError::NotAMember,
+            None => GroupError::NoSuchGroup,
+        };
+        let found = self.groups.get(group).ok_or(unknown)?;
         found.check_member(&self.address_of(user))?;
         Ok(found)
     }
@@ -264,7 +351,7 @@ impl Shared {
     }
 
     /// For a user who is about to join: what was said before does not count as unread.
-    async fn read_before_joining(&self, group: &GroupName, user: &UserName) -> Result<(), GroupError> {
+    async fn read_before_joining(&self, group: &GroupAddress, user: &UserName) -> Result<(), GroupError> {
         let mark = ReadMark {
             user: user.clone(),
             mailbox: self.places.group_box(group),
@@ -276,86 +363,8 @@ impl Shared {
         Ok(self.cursors.save(&key).await?)
     }
 
-    pub(crate) async fn add_group(
-        &self,
-        owner: &UserName,
-        group: &GroupName,
-        policy: GroupPolicy,
-    ) -> Result<GroupInfo, GroupError> {
-        self.check_groups_of(owner)?;
-        if self.groups.copy.len() >= GROUPS_MAX {
-            return Err(GroupError::Full("the realm has 10000 groups"));
-        }
-        if self.groups.copy.fresh(group.as_str()).await?.is_some() {
-            return Err(GroupError::Exists);
-        }
-        // Something may be left of one that had the name before.
-        self.forget_group(group).await?;
-        self.read_before_joining(group, owner).await?;
-        let address = self.address_of(owner);
-        let made = Group {
-            owner: address.clone(),
-            policy,
-            topic: String::new(),
-            members: BTreeMap::from([(address.clone(), Timestamp::now().0)]),
-            invited: BTreeSet::new(),
-            removed: BTreeSet::new(),
-        };
-        match self.groups.copy.put(group.as_str(), &made, Expect::Absent, None).await {
-            Err(KvError::Conflict) => Err(GroupError::Exists),
-            written => Ok(written.map(|()| made.info(group, &address))?),
-        }
-    }
-
-    pub(crate) async fn join_group(
-        &self,
-        user: &UserName,
-        group: &GroupAddress,
-    ) -> Result<GroupInfo, GroupError> {
-        let (group, address) = (self.here(group)?, self.address_of(user));
-        self.groups.copy.catch_up(group.as_str()).await?;
-        let kept = self.groups.get(&group).ok_or(GroupError::NoSuchGroup)?;
-        if kept.members.contains_key(&address) {
-            return Ok(kept.info(&group, &address));
-        }
-        kept.check_join(&address)?;
-        self.check_groups_of(user)?;
-        self.read_before_joining(&group, user).await?;
-        let now = Timestamp::now().0;
-        self.groups
-            .change(&group, |kept| {
-                if !kept.members.contains_key(&address) {
-                    kept.check_join(&address)?;
-                    kept.invited.remove(&address);
-                    kept.removed.remove(&address);
-                    kept.members.insert(address.clone(), now);
-                }
-                Ok(kept.info(&group, &address))
-            })
-            .await
-    }
-
-    /// Takes a user out of a group, or declines its invitation.
-    pub(crate) async fn leave_group(&self, user: &UserName, group: &GroupAddress) -> Result<(), GroupError> {
-        let (group, address) = (self.here(group)?, self.address_of(user));
-        let is_over = self
-            .groups
-            .change(&group, |kept| {
-                if !kept.members.contains_key(&address) && !kept.invited.contains(&address) {
-                    return Err(GroupError::NotAMember);
-                }
-                kept.take_out(&address);
-                Ok(kept.members.is_empty())
-            })
-            .await?;
-        if is_over {
-            self.forget_group(&group).await?;
-        }
-        Ok(())
-    }
-
     /// Removes what was said in a group that is no more.
-    async fn forget_group(&self, group: &GroupName) -> Result<(), GroupError> {
+    async fn forget_group(&self, group: &GroupAddress) -> Result<(), GroupError> {
         let subject = self.places.group(group);
         let last = self.broker.last(&subject).await?;
         if last > antar_broker::Seq::ZERO {
@@ -366,14 +375,10 @@ impl Shared {
 
     /// The groups of a user, and the invitations, by name.
     pub(crate) fn groups_of(&self, user: &UserName) -> Vec<GroupInfo> {
-        let address = self.address_of(user);
-        let mut groups: Vec<GroupInfo> = Vec::new();
-        for (name, group) in self.groups.copy.all() {
-            let Ok(name) = name.parse() else { continue };
-            if group.members.contains_key(&address) || group.invited.contains(&address) {
-                groups.push(group.info(&name, &address));
-            }
-        }
+        let own = self.address_of(user);
+        let mine = self.groups.all();
+        let mine = mine.filter(|(_, group)| group.members.contains_key(&own) || group.invited.contains(&own));
+        let mut groups: Vec<GroupInfo> = mine.map(|(address, group)| group.info(&address, &own)).collect();
         groups.sort_by(|a, b| a.group.cmp(&b.group));
         groups
     }
@@ -384,111 +389,8 @@ impl Shared {
         user: &UserName,
         group: &GroupAddress,
     ) -> Result<(GroupInfo, Vec<Address>), GroupError> {
-        let name = self.here(group)?;
-        let found = self.find_member(&name, user).await?;
-        Ok((found.info(&name, &self.address_of(user)), found.members.keys().cloned().collect()))
-    }
-
-    pub(crate) async fn invite_to_group(
-        &self,
-        by: &UserName,
-        group: &GroupAddress,
-        user: &UserName,
-    ) -> Result<(), GroupError> {
-        let (group, by, invited) = (self.here(group)?, self.address_of(by), self.address_of(user));
-        let is_known = self.accounts.copy.fresh(user.as_str()).await?.is_some();
-        self.groups
-            .change(&group, |kept| {
-                kept.check_owner(&by)?;
-                if !is_known {
-                    return Err(GroupError::NoSuchUser);
-                }
-                if kept.members.contains_key(&invited) {
-                    return Ok(());
-                }
-                if kept.invited.len() >= MEMBERS_MAX {
-                    return Err(GroupError::Full(
-                        "1000 are invited: some of them have to join, or to be removed",
-                    ));
-                }
-                kept.invited.insert(invited.clone());
-                Ok(())
-            })
-            .await
-    }
-
-    /// Removes a member, or takes an invitation back.
-    pub(crate) async fn kick_from_group(
-        &self,
-        by: &UserName,
-        group: &GroupAddress,
-        user: &UserName,
-    ) -> Result<(), GroupError> {
-        let (group, by, kicked) = (self.here(group)?, self.address_of(by), self.address_of(user));
-        self.groups
-            .change(&group, |kept| {
-                kept.check_owner(&by)?;
-                if kicked == by {
-                    return Err(GroupError::NotAllowed("leavegroup is how to go oneself"));
-                }
-                if !kept.members.contains_key(&kicked) && !kept.invited.contains(&kicked) {
-                    return Err(GroupError::NoSuchUser);
-                }
-                if kept.removed.len() >= MEMBERS_MAX {
-                    return Err(GroupError::Full("1000 were removed: some of them have to be invited again"));
-                }
-                kept.take_out(&kicked);
-                kept.removed.insert(kicked.clone());
-                Ok(())
-            })
-            .await
-    }
-
-    pub(crate) async fn topic(
-        &self,
-        by: &UserName,
-        group: &GroupAddress,
-        topic: Option<&str>,
-    ) -> Result<GroupInfo, GroupError> {
-        let name = self.here(group)?;
-        let by_address = self.address_of(by);
-        let Some(topic) = topic else {
-            return Ok(self.find_member(&name, by).await?.info(&name, &by_address));
-        };
-        if topic.len() > TOPIC_BYTES_MAX {
-            return Err(GroupError::BadTopic);
-        }
-        self.groups
-            .change(&name, |kept| {
-                kept.check_owner(&by_address)?;
-                kept.topic = topic.to_owned();
-                Ok(kept.info(&name, &by_address))
-            })
-            .await
-    }
-
-    /// Takes a user out of everything: whoever gets the name later must not find it in a group.
-    pub(crate) async fn leave_all_groups(&self, user: &UserName) -> Result<(), GroupError> {
-        let address = self.address_of(user);
-        for (name, group) in self.groups.copy.all() {
-            let concerned = group.members.contains_key(&address)
-                || group.invited.contains(&address)
-                || group.removed.contains(&address);
-            let Ok(name) = name.parse::<GroupName>() else { continue };
-            if !concerned {
-                continue;
-            }
-            let out = self.groups.change(&name, |kept| {
-                kept.take_out(&address);
-                kept.removed.remove(&address);
-                Ok(kept.members.is_empty())
-            });
-            match out.await {
-                Ok(true) => self.forget_group(&name).await?,
-                Ok(false) | Err(GroupError::NoSuchGroup) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let group = self.group_named(group);
+        let found = self.find_member(&group, user).await?;
+        Ok((found.info(&group, &self.address_of(user)), found.members.keys().cloned().collect()))
     }
 }

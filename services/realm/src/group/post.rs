@@ -1,4 +1,5 @@
-//! Sending to a group: one append, whoever reads it.
+//! Sending to a group: one append, whoever reads it. To a group of another realm it is one to the lane: that realm puts it in
+//! its place among what others say.
 
 use std::sync::Arc;
 
@@ -37,22 +38,30 @@ impl Shared {
         text: &str,
         id: SendId,
     ) -> Result<Sending, SendError> {
-        let group = self.here(group)?;
-        self.find_member(&group, from).await?;
-        let realm = self.places.realm();
+        let address = self.group_named(group);
+        if let Some(home) = &address.realm {
+            self.check_peer(home)?;
+        }
+        self.find_member(&address, from).await?;
         let account = self.accounts.get(from);
         let name = account.as_ref().map_or(from.as_str(), |account| account.name.as_str()).to_owned();
         let (message, key) = (id.message(), id.message().0.simple());
-        let content = Content::GroupMessage {
-            from: self.address_of(from),
-            name,
-            to_group: group.clone(),
-            text: text.to_owned(),
+        let (sender, to_group, text) = (self.address_of(from), address.group.clone(), text.to_owned());
+        let realm = self.places.realm();
+        let (subject, dest, content) = match &address.realm {
+            Some(home) => {
+                let post = Content::GroupPost { from: sender, name, to_group, text };
+                (self.places.outbox(home), home, post)
+            }
+            None => {
+                let said = Content::GroupMessage { from: sender, name, to_group, text };
+                (self.places.group(&address), realm, said)
+            }
         };
-        let body = envelope(message, realm, realm, content).to_bytes();
-        let entry_id =
-            EntryId::new(format!("{key}/{from}/#{group}")).expect("a UUID and names are printable and short");
-        let append = Append::new(self.places.group(&group), entry_id, body);
+        let body = envelope(message, realm, dest, content).to_bytes();
+        let entry_id = EntryId::new(format!("{key}/{from}/#{address}"))
+            .expect("a UUID and names are printable and short");
+        let append = Append::new(subject, entry_id, body);
         self.queue_one(from, Append { is_fresh: matches!(id, SendId::Assigned(_)), ..append }, message).await
     }
 }

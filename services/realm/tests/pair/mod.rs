@@ -65,7 +65,7 @@ impl Pair {
         let mut texts = Vec::new();
         while texts.len() < count {
             let step = tokio::time::timeout(SOON, feed.next()).await.expect("messages come").unwrap();
-            for event in step.events {
+            for event in step.events.into_iter().map(antar_realm::Pushed::into_event) {
                 if let Event::Message { message, .. } = event {
                     texts.push(message.msg);
                 }

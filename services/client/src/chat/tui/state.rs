@@ -353,7 +353,7 @@ impl State {
             Event::Status(status) => {
                 self.talks.status(&status.ids, status.state, status.reason.as_deref());
             }
-            Event::Shutdown => {}
+            Event::Presence { .. } | Event::Shutdown => {}
             Event::LoggedOut => return Go::SessionEnded,
         }
         Go::On
