@@ -170,6 +170,31 @@ fn a_message_text_that_looks_like_a_file_brings_none() {
     assert!(henderson.inbox_of(1)[0]["file"].is_null());
 }
 
+#[test]
+fn a_file_for_a_group_is_for_whoever_is_a_member() {
+    let server = serve().start();
+    let [mut messi, mut henderson] = two(&server);
+    let mut lineker = Chat::login(&server, "realm1", "lineker");
+    ok(messi.cmd("addgroup tim"));
+    ok(henderson.cmd("joingroup #tim"));
+    let sent = ok(messi.cmd("sendgroupfile #tim kopi.txt a29waQo="));
+    let id = text(&sent, "file_id");
+    let read = henderson.inbox_of(1);
+    assert_eq!((&read[0]["file"], text(&read[0], "group")), (&sent["file"], "tim"));
+    assert_eq!(get(&mut henderson, id), b"kopi\n");
+    assert_eq!(ok(henderson.cmd("files"))["files"][0]["to"], serde_json::json!(["#tim"]));
+    refused(lineker.cmd(&format!("getfile {id}")), "no-such-file");
+    refused(lineker.cmd("sendgroupfile #tim x.txt a29waQo="), "not-a-member");
+    refused(messi.cmd("sendgroupfile #lain x.txt a29waQo="), "no-such-group");
+    ok(lineker.cmd("joingroup #tim"));
+    assert_eq!(get(&mut lineker, id), b"kopi\n");
+    ok(messi.cmd("kickgroup #tim henderson"));
+    refused(henderson.cmd(&format!("getfile {id}")), "no-such-file");
+    let again = format!("sendgroupfile #tim kopi.txt a29waQo= part=1/1 size=5 id={id}");
+    assert_eq!(ok(messi.cmd(&again))["duplicate"], true);
+    assert!(lineker.inbox().len() <= 1, "it was said once");
+}
+
 /// Sends a file of so many bytes while the server is killed, and compares what comes out. The most memory that the server took,
 /// in KiB.
 #[track_caller]

@@ -1,6 +1,6 @@
 //! Files in lines: parts of them as base64, in requests and in replies.
 
-use antar_proto::command::{FileTo, Receiver};
+use antar_proto::command::FileTo;
 use antar_proto::file::{Part, Upload};
 use antar_proto::{ErrorCode, MessageId, Tag};
 use antar_realm::{FileError, NewFile, Send, Stored, TooMuch};
@@ -34,21 +34,18 @@ pub(crate) struct Request<'a> {
     pub(crate) upload: Upload<'a>,
 }
 
-/// Users who get a file, as sends name them.
-pub(crate) fn send_to_users(receivers: &[Receiver]) -> Send<'_> {
-    match receivers {
-        [one] => Send::One(one),
-        several => Send::Group(several),
-    }
-}
-
 /// Who gets a file, as sends name them.
-fn send_to(to: &FileTo) -> Result<Send<'_>, ErrorCode> {
+pub(crate) fn send_to(to: &FileTo) -> Result<Send<'_>, ErrorCode> {
     Ok(match to {
-        FileTo::Users(receivers) => send_to_users(receivers),
+        FileTo::Users(receivers) => match receivers.as_slice() {
+            [one] => Send::One(one),
+            several => Send::Group(several),
+        },
         FileTo::RealmUser(Some(realm), receiver) => Send::RealmOne(realm, receiver),
         FileTo::RealmUsers(Some(realm), receivers) => Send::RealmGroup(realm, receivers),
+        FileTo::Group(Some(group)) => Send::Named(group),
         FileTo::RealmUser(None, _) | FileTo::RealmUsers(None, _) => return Err(ErrorCode::NoSuchRealm),
+        FileTo::Group(None) => return Err(ErrorCode::NoSuchGroup),
     })
 }
 

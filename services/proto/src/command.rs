@@ -120,7 +120,7 @@ commands! {
     GetRealmInbox ["getrealminbox"] "TOKEN REALM" 2..=2 text=false session=true "unread messages exchanged with a realm; marks them read";
     ConnectedRealm ["connectedrealm"] "TOKEN" 1..=1 text=false session=true "the realms added, each with its state and queue";
     SendFile ["sendfile"] "TOKEN USER NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to one user, whole or in parts";
-    SendGroupFile ["sendgroupfile"] "TOKEN USER,USER,... NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to several users";
+    SendGroupFile ["sendgroupfile"] "TOKEN USER,USER,...|#GROUP NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to several users, or to a group";
     SendFileRealm ["sendfilerealm"] "TOKEN REALM USER NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 5..=5 text=true session=true "sends a file to one user of another realm";
     SendGroupFileRealm ["sendgroupfilerealm"] "TOKEN REALM USER,USER,... NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 5..=5 text=true session=true "sends a file to users of another realm and of this one";
     GetFile ["getfile"] "TOKEN ID [part=K]" 2..=3 text=false session=true "a file that you were sent, or have sent, or one part of it";
@@ -213,6 +213,18 @@ pub enum FileTo {
     RealmUser(Option<RealmId>, Receiver),
     /// `sendgroupfilerealm`: users of that realm and of this one, filed under that realm.
     RealmUsers(Option<RealmId>, Vec<Receiver>),
+    /// `sendgroupfile` to a named group.
+    Group(Option<GroupAddress>),
+}
+
+impl FileTo {
+    /// Users between commas, or one `#group`. An error says what is wrong.
+    pub fn several(text: &str) -> Result<Self, &'static str> {
+        match text.strip_prefix('#') {
+            Some(group) => Ok(Self::Group(group.parse().ok())),
+            None => Receiver::list(text).map(Self::Users),
+        }
+    }
 }
 
 /// Whose conversation `history` shows.

@@ -151,7 +151,7 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         Verb::GetRealmInbox => Command::GetRealmInbox { token: a, realm: b.parse().ok() },
         Verb::ConnectedRealm => Command::ConnectedRealm { token: a },
         Verb::SendFile => send_file(a, FileTo::Users(vec![Receiver::parse(b)]), c, d)?,
-        Verb::SendGroupFile => send_file(a, FileTo::Users(Receiver::list(b)?), c, d)?,
+        Verb::SendGroupFile => send_file(a, FileTo::several(b)?, c, d)?,
         Verb::SendFileRealm => send_file(a, FileTo::RealmUser(b.parse().ok(), Receiver::parse(c)), d, e)?,
         Verb::SendGroupFileRealm => {
             send_file(a, FileTo::RealmUsers(b.parse().ok(), Receiver::list(c)?), d, e)?

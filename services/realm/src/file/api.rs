@@ -40,6 +40,6 @@ impl Realm {
 
     /// The newest `limit` files that `user` was sent, or has sent; whether there are more.
     pub fn files(&self, user: &UserName, limit: usize) -> (Vec<FileView>, bool) {
-        self.shared.files.of(user, limit)
+        self.shared.files_of(user, limit)
     }
 }

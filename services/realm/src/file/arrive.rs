@@ -55,6 +55,7 @@ impl Shared {
             to: brought.to.to_vec(),
             elsewhere: Vec::new(),
             under: None,
+            group: None,
             name: file.name.clone(),
             size: file.size,
             parts: u32::try_from(file.size.div_ceil(PART_BYTES_MAX)).unwrap_or(u32::MAX),

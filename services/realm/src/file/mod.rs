@@ -25,7 +25,7 @@ pub(crate) use fetch::run as fetch;
 
 use antar_broker::{Bucket, KvError, SharedBroker};
 use antar_proto::file::FileInfo;
-use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
+use antar_proto::{Address, ErrorCode, GroupAddress, GroupName, MessageId, RealmId, UserName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
@@ -74,6 +74,9 @@ pub(crate) struct FileRecord {
     /// The realm whose users it was sent to with `sendgroupfilerealm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     under: Option<RealmId>,
+    /// The group of this realm that it was sent to: whoever is a member may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<GroupName>,
     name: String,
     size: u64,
     parts: u32,
@@ -122,8 +125,9 @@ impl FileRecord {
         self.origin.is_none() && self.owner == *user
     }
 
-    fn may_read(&self, user: &UserName) -> bool {
-        self.is_of(user) || self.to.contains(user)
+    /// The group, as it is named here.
+    fn group(&self) -> Option<GroupAddress> {
+        self.group.clone().map(|group| GroupAddress { group, realm: None })
     }
 
     /// Who has sent it, as users here name them.
@@ -183,6 +187,8 @@ impl FileError {
             Self::Refused(_) => ErrorCode::BadRequest,
             Self::Send(SendError::NoSuchUser(_)) => ErrorCode::NoSuchUser,
             Self::Send(SendError::NoSuchRealm) => ErrorCode::NoSuchRealm,
+            Self::Send(SendError::NoSuchGroup) => ErrorCode::NoSuchGroup,
+            Self::Send(SendError::NotAMember) => ErrorCode::NotAMember,
             Self::Send(SendError::RealmBlocked) => ErrorCode::RealmBlocked,
             Self::Send(SendError::MailboxFull) => ErrorCode::MailboxFull,
             Self::Send(SendError::IdReused | SendError::IdAssigned) => ErrorCode::BadRequest,

@@ -84,6 +84,12 @@ impl FileReader {
 }
 
 impl Shared {
+    /// Whether a user has sent a file, or was sent it, or is in the group that was.
+    fn may_read(&self, record: &FileRecord, user: &UserName) -> bool {
+        let in_group = || record.group().is_some_and(|group| self.is_member(&group, user));
+        record.is_of(user) || record.to.contains(user) || in_group()
+    }
+
     /// A file that a user was sent or has sent. Of several that have the id, the one that was here first: whoever has it
     /// cannot be given another one in its place.
     async fn readable(
@@ -97,7 +103,7 @@ impl Shared {
             let peers = self.peers.all();
             let theirs = peers.iter().map(|peer| key_of(id, Some(&peer.realm)));
             let all = theirs.chain([own.clone()]).filter_map(|key| records.get(&key));
-            all.filter(|record| record.may_read(user)).min_by_key(|record| record.created)
+            all.filter(|record| self.may_read(record, user)).min_by_key(|record| record.created)
         };
         let whole = |record: Option<Arc<FileRecord>>| {
             record.and_then(|record| record.info().map(|info| (record, info)))
@@ -141,17 +147,12 @@ impl Shared {
     }
 }
 
-impl Files {
-    /// One part, as it was stored. What is there is as long as it has to be.
-    pub(super) async fn part(&self, record: &FileRecord, number: u32) -> Result<Option<Bytes>, FileError> {
-        Ok(self.broker.kv_get(&self.parts, &record.part_key(number)).await?.map(|entry| entry.value))
-    }
-
+impl Shared {
     /// The newest files of a user, sent or got, and whether there are more.
-    pub(crate) fn of(&self, user: &UserName, limit: usize) -> (Vec<FileView>, bool) {
-        let all = self.records.all().into_iter().map(|(_, record)| record);
+    pub(super) fn files_of(&self, user: &UserName, limit: usize) -> (Vec<FileView>, bool) {
+        let all = self.files.records.all().into_iter().map(|(_, record)| record);
         let mut own: Vec<_> = all
-            .filter(|record| record.may_read(user))
+            .filter(|record| self.may_read(record, user))
             .filter_map(|record| record.info().map(|info| (record, info)))
             .collect();
         own.sort_by_key(|(record, _)| std::cmp::Reverse((record.created, record.id.0)));
@@ -159,9 +160,17 @@ impl Files {
         own.truncate(limit);
         let view = |(record, file): (Arc<FileRecord>, FileInfo)| {
             let elsewhere = record.elsewhere.iter().map(ToString::to_string);
-            let to = record.to.iter().map(ToString::to_string).chain(elsewhere).collect();
+            let group = record.group().map(|group| format!("#{}", group.group));
+            let to = record.to.iter().map(ToString::to_string).chain(elsewhere).chain(group).collect();
             FileView { file, from: record.from(), to }
         };
         (own.into_iter().map(view).collect(), more)
+    }
+}
+
+impl Files {
+    /// One part, as it was stored. What is there is as long as it has to be.
+    pub(super) async fn part(&self, record: &FileRecord, number: u32) -> Result<Option<Bytes>, FileError> {
+        Ok(self.broker.kv_get(&self.parts, &record.part_key(number)).await?.map(|entry| entry.value))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use antar_broker::{Expect, KvError, Timestamp};
 use antar_proto::command::Receiver;
 use antar_proto::file::{FileInfo, Part, safe_name};
-use antar_proto::{Address, MessageId, UserName};
+use antar_proto::{Address, GroupName, MessageId, UserName};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -26,7 +26,7 @@ const UNKNOWN_TYPE: &str = "application/octet-stream";
 pub struct NewFile<'a> {
     /// Its id, which becomes the message's.
     pub id: MessageId,
-    /// For whom. (Not for a named group.)
+    /// For whom.
     pub to: Send<'a>,
     /// As the sender calls it.
     pub name: &'a str,
@@ -108,10 +108,11 @@ impl Shared {
         if new.id.is_assigned() {
             return Err(SendError::IdAssigned.into());
         }
-        let plan = self.plan_file(owner, new.to).await?;
+        let group = self.group_of_file(owner, new.to).await?;
+        let plan = if group.is_some() { Plan::default() } else { self.plan_file(owner, new.to).await? };
         let unknown = plan.unknown.clone();
         let (to, elsewhere) = plan.receivers();
-        if to.is_empty() && elsewhere.is_empty() {
+        if to.is_empty() && elsewhere.is_empty() && group.is_none() {
             return Err(SendError::NoSuchUser(unknown).into());
         }
         if !elsewhere.is_empty() && new.part.parts > 1 && size < PART_BYTES_MIN * u64::from(new.part.parts) {
@@ -129,6 +130,7 @@ impl Shared {
                 Send::RealmGroup(realm, _) if realm != self.places.realm() => Some(realm.clone()),
                 _ => None,
             },
+            group,
             name: safe_name(new.name),
             size,
             parts: new.part.parts,
@@ -152,7 +154,8 @@ impl Shared {
                 self.files.records.get(&key).ok_or(FileError::NoSuchFile)?
             }
         };
-        let same = |record: &FileRecord| (record.owner.clone(), record.to.clone(), record.elsewhere.clone());
+        let same =
+            |of: &FileRecord| (of.owner.clone(), of.to.clone(), of.elsewhere.clone(), of.group.clone());
         let is_same = (&known.name, known.size, known.parts) == (&record.name, record.size, record.parts);
         if !is_same || same(&known) != same(&record) || known.state == FileState::Going {
             return Err(FileError::Mismatch("the id was used for another file".into()));
@@ -160,11 +163,19 @@ impl Shared {
         Ok((known, unknown))
     }
 
+    /// The group that a file is for, if it is one of this realm of which its sender is a member.
+    async fn group_of_file(&self, from: &UserName, to: Send<'_>) -> Result<Option<GroupName>, FileError> {
+        let Send::Named(group) = to else { return Ok(None) };
+        let group = self.group_named(group);
+        if group.realm.is_some() {
+            return Err(FileError::Refused("a file is sent to a group of this realm only".into()));
+        }
+        self.find_member(&group, from).await.map_err(SendError::from)?;
+        Ok(Some(group.group))
+    }
+
     /// Who gets a file. Who was added elsewhere a moment ago is looked for first: a file comes seldom enough.
     async fn plan_file(&self, from: &UserName, to: Send<'_>) -> Result<Plan, FileError> {
-        if matches!(to, Send::Named(_)) {
-            return Err(SendError::NoSuchGroup.into());
-        }
         self.look_up(to).await?;
         Ok(self.plan(from, to)?)
     }
@@ -218,9 +229,11 @@ impl Shared {
         let here = record.to.iter().map(|user| Address { user: user.clone(), realm: own.clone() });
         let to: Vec<Receiver> =
             here.chain(record.elsewhere.iter().cloned()).map(Receiver::Qualified).collect();
-        let to = match &record.under {
-            Some(realm) => Send::RealmGroup(realm, &to),
-            None => Send::Group(&to),
+        let group = record.group();
+        let to = match (&record.under, &group) {
+            (_, Some(group)) => Send::Named(group),
+            (Some(realm), None) => Send::RealmGroup(realm, &to),
+            (None, None) => Send::Group(&to),
         };
         let text = format!("[file] {} ({} bytes, {}): getfile {}", file.name, file.size, file.media, file.id);
         let said = Said { text: &text, file: Some(file) };
