@@ -49,6 +49,8 @@ mod early_letters;
 #[cfg(test)]
 mod edges;
 #[cfg(test)]
+mod files_edges;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod full_screen;
@@ -64,6 +66,8 @@ mod limits;
 mod logins;
 #[cfg(test)]
 mod malicious;
+#[cfg(test)]
+mod malicious_files;
 #[cfg(test)]
 mod nats_accounts;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! From a line to a [`Request`].
 
 use crate::command::{
-    ARGS_MAX, Before, Command, CommandSpec, GroupPolicy, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, Receiver,
-    SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_WORDS_MAX, Verb, With, lookup,
+    ARGS_MAX, Before, Command, CommandSpec, FileTo, GroupPolicy, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX,
+    Receiver, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_WORDS_MAX, Verb, With, lookup,
 };
 use crate::error::ErrorCode;
 use crate::file;
@@ -115,7 +115,7 @@ impl<'a> Args<'a> {
 }
 
 fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
-    let [a, b, c, d] = args.words;
+    let [a, b, c, d, e] = args.words;
     Ok(match verb {
         Verb::Auth => Command::Auth { user: a, password: b },
         Verb::Register => {
@@ -150,8 +150,12 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         }
         Verb::GetRealmInbox => Command::GetRealmInbox { token: a, realm: b.parse().ok() },
         Verb::ConnectedRealm => Command::ConnectedRealm { token: a },
-        Verb::SendFile => send_file(a, vec![Receiver::parse(b)], c, d)?,
-        Verb::SendGroupFile => send_file(a, Receiver::list(b)?, c, d)?,
+        Verb::SendFile => send_file(a, FileTo::Users(vec![Receiver::parse(b)]), c, d)?,
+        Verb::SendGroupFile => send_file(a, FileTo::several(b)?, c, d)?,
+        Verb::SendFileRealm => send_file(a, FileTo::RealmUser(b.parse().ok(), Receiver::parse(c)), d, e)?,
+        Verb::SendGroupFileRealm => {
+            send_file(a, FileTo::RealmUsers(b.parse().ok(), Receiver::list(c)?), d, e)?
+        }
         Verb::GetFile => {
             let part = args.optional(2).map_or(Ok(1), file::part_asked_for)?;
             Command::GetFile { token: a, id: b.parse().ok(), part }
@@ -195,7 +199,7 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
 
 fn send_file<'a>(
     token: &'a str,
-    to: Vec<Receiver>,
+    to: FileTo,
     name: &'a str,
     rest: &'a str,
 ) -> Result<Command<'a>, &'static str> {

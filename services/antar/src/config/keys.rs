@@ -267,6 +267,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Bytes of the files that one user has sent, as long as they are kept. Beyond them a file is refused with file-quota.",
     ),
     Key::new(
+        "limits.peer_file_bytes_max",
+        Kind::Int { min: 1, max: 1 << 50 },
+        Some("10737418240"),
+        "Bytes of the files that users of one other realm have sent here, as long as they are kept. Beyond them a file fails with file-quota, before its bytes are taken.",
+    ),
+    Key::new(
         "limits.connections_max",
         Kind::Int { min: 1, max: 10_000_000 },
         Some("65536"),

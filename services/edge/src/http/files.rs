@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use antar_proto::command::Receiver;
+use antar_proto::command::FileTo;
 use antar_proto::file::{FileInfo, Part, is_sha256};
 use antar_proto::reply::{Failure, Ok as OkReply};
 use antar_proto::{ErrorCode, MessageId, UserName};
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::listener::Peer;
 use super::{Served, answer};
 use crate::commands::{FILE_TIME, Refusal};
-use crate::files::stored_reply;
+use crate::files::{send_to, stored_reply};
 
 /// Files on their way at once, in either direction. Each takes up to two parts of memory.
 pub(super) const TRANSFERS_MAX: usize = 64;
@@ -122,9 +122,9 @@ fn place(served: &Served) -> Result<OwnedSemaphorePermit, Refused> {
 }
 
 /// What the query of an upload says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Asked {
-    to: Vec<Receiver>,
+    to: FileTo,
     name: String,
     id: Option<MessageId>,
     sha256: Option<String>,
@@ -132,16 +132,17 @@ struct Asked {
 
 impl Asked {
     fn read(query: &str) -> Result<Self, &'static str> {
-        let (mut asked, mut seen) = (Self::default(), Vec::new());
+        let (mut to, mut seen) = (None, Vec::new());
+        let (mut name, mut id, mut sha256) = (String::new(), None, None);
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             if seen.contains(&key) {
                 return Err("each parameter stands once");
             }
             match &*key {
-                "to" => asked.to = Receiver::list(&value)?,
-                "name" => asked.name = value.into_owned(),
-                "id" => asked.id = Some(value.parse().map_err(|_| "id= takes a UUID")?),
-                "sha256" if is_sha256(&value) => asked.sha256 = Some(value.into_owned()),
+                "to" => to = Some(FileTo::several(&value)?),
+                "name" => name = value.into_owned(),
+                "id" => id = Some(value.parse().map_err(|_| "id= takes a UUID")?),
+                "sha256" if is_sha256(&value) => sha256 = Some(value.into_owned()),
                 "sha256" => return Err("sha256= takes 64 hexadecimal digits"),
                 _ => {
                     return Err(
@@ -151,10 +152,10 @@ impl Asked {
             }
             seen.push(key);
         }
-        if asked.to.is_empty() || asked.name.is_empty() {
-            return Err("to= and name= are needed");
+        match to {
+            Some(to) if !name.is_empty() => Ok(Self { to, name, id, sha256 }),
+            _ => Err("to= and name= are needed"),
         }
-        Ok(asked)
     }
 }
 
@@ -186,7 +187,7 @@ async fn take(served: &Served, from: IpAddr, request: Request) -> Result<Value, 
     let Asked { to, name, id, sha256 } = &asked;
     let id = id.unwrap_or_else(MessageId::fresh);
     let part = Part { number: 1, parts: parts.max(1), size };
-    let first = NewFile { id, to, name, part, sha256: sha256.as_deref() };
+    let first = NewFile { id, to: send_to(to)?, name, part, sha256: sha256.as_deref() };
     let refused = || bad("the bytes cannot be divided");
     in_time(realm.begin_file(&user, first)).await?;
     if let Err(TooMuch { of, wait }) = realm.take_share(&user, Some(from), name.len()) {
@@ -315,7 +316,9 @@ mod tests {
     #[test]
     fn a_query_says_what_is_sent_to_whom_or_what_is_wrong() {
         let asked = Asked::read("to=messi,pele%40realm2&name=foto+%E2%98%83.png").unwrap();
-        assert_eq!(asked.to.iter().map(ToString::to_string).collect::<Vec<_>>(), ["messi", "pele@realm2"]);
+        assert_eq!(Ok(asked.to), FileTo::several("messi,pele@realm2"));
+        let of_group = Asked::read("to=%23tim&name=x").unwrap();
+        assert_eq!(of_group.to, FileTo::Group("tim".parse().ok()));
         assert_eq!(asked.name, "foto \u{2603}.png");
         for bad in [
             "",

@@ -30,7 +30,7 @@ impl Realm {
         id: MessageId,
         number: u32,
     ) -> Result<FilePart, FileError> {
-        self.shared.files.get(user, id, number).await
+        self.shared.file_part(user, id, number).await
     }
 
     /// All of a file that `user` was sent, or has sent, part by part.
@@ -40,6 +40,6 @@ impl Realm {
 
     /// The newest `limit` files that `user` was sent, or has sent; whether there are more.
     pub fn files(&self, user: &UserName, limit: usize) -> (Vec<FileView>, bool) {
-        self.shared.files.of(user, limit)
+        self.shared.files_of(user, limit)
     }
 }
