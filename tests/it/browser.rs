@@ -21,6 +21,9 @@ x\xdac\xe0/\xcb\x03\0\x01\x8b\0\xf4\x028\xf3\x86\0\0\0\0IEND\xaeB`\x82";
 const TEXTS: &str = "[...document.querySelectorAll('.row .text')].map((node) => node.textContent)";
 /// How far each of one's own has come.
 const TICKS: &str = "[...document.querySelectorAll('.row.mine .tick')].map((node) => node.dataset.state)";
+/// How many pictures are there to be seen.
+const PICTURES: &str =
+    "[...document.querySelectorAll('.picture')].filter((img) => img.naturalWidth > 0).length";
 
 fn http(server: &Server, realm: &str) -> SocketAddr {
     server.http(realm).expect("a demo serves the page")
@@ -53,6 +56,13 @@ fn say(browser: &Browser, text: &str) {
     can_type(browser);
     browser.type_in(text);
     browser.press(Key::Enter);
+}
+
+/// Chooses a file for the open conversation.
+fn choose_picture(browser: &Browser, server: &Server) {
+    let picture = server.dir().join("titik.png");
+    fs::write(&picture, PIXEL).expect("it can be written");
+    browser.choose(".composer input[type=file]", &picture);
 }
 
 fn assert_quiet(browser: &Browser) {
@@ -139,10 +149,14 @@ fn two_people_in_two_realms_talk_and_see_how_far_their_messages_have_come() {
     messi.chord(Key::Alt, 'a');
     messi.until("it is read", "!document.querySelector('.badge')");
     messi.until("where the new ones begin is shown", "document.querySelector('.new-line')");
+    // A picture goes to the other realm, too.
+    choose_picture(&messi, &server);
+    [&messi, &lineker].into_iter().for_each(|browser| browser.shows(PICTURES, &json!(1)));
     // A reload stays logged in, and shows all of it once.
     messi.run("location.reload()");
     messi.until("it is there again", "document.querySelector('.talk-button')");
     messi.shows(TEXTS, &json!(["halo realm sebelah", "halo juga @messi", "satu", "@messi dua"]));
+    messi.shows(PICTURES, &json!(1));
     // Search looks in the realm.
     messi.press(Key::Escape);
     messi.type_in("/");
@@ -240,14 +254,11 @@ fn a_group_is_made_and_joined_and_pictures_are_sent_in_all_ways() {
     messi.until("both are there", "document.querySelectorAll('.members .dot').length === 2");
     messi.press(Key::Escape);
 
-    // A file that is chosen, one that is pasted, one that is dropped: in a conversation with somebody.
+    // A file that is chosen, for the group; one that is pasted and one that is dropped, for somebody.
+    choose_picture(&messi, &server);
+    [&messi, &henderson].into_iter().for_each(|browser| browser.shows(PICTURES, &json!(1)));
     go_to(&messi, "henderson");
     can_type(&messi);
-    let picture = server.dir().join("titik.png");
-    fs::write(&picture, PIXEL).expect("it can be written");
-    messi.choose(".composer input[type=file]", &picture);
-    let shown = "[...document.querySelectorAll('.picture')].filter((img) => img.naturalWidth > 0).length";
-    messi.shows(shown, &json!(1));
     let file = "const data = new DataTransfer(); \
         const canvas = document.createElement('canvas'); canvas.width = 320; canvas.height = 200; \
         const pen = canvas.getContext('2d'); pen.fillStyle = '#0f766e'; pen.fillRect(0, 0, 320, 200); \
@@ -259,15 +270,15 @@ fn a_group_is_made_and_joined_and_pictures_are_sent_in_all_ways() {
         "tempel.png",
         "document.querySelector('#composer').dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }));",
     ));
-    messi.shows(shown, &json!(2));
+    messi.shows(PICTURES, &json!(1));
     messi.run(&event(
         "lepas.png",
         "document.querySelector('.talk').dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));",
     ));
-    messi.shows(shown, &json!(3));
+    messi.shows(PICTURES, &json!(2));
     henderson.press(Key::Escape);
     henderson.chord(Key::Alt, 'a');
-    henderson.shows(shown, &json!(3));
+    henderson.shows(PICTURES, &json!(2));
     henderson.picture("phone");
     // A phone's width has room for all of it.
     henderson.shows("document.documentElement.scrollWidth <= innerWidth", &json!(true));
