@@ -5,6 +5,7 @@
 //! command line, the command port, files and signals, as it would for anybody else.
 
 mod broker;
+mod browser;
 mod chat;
 mod conn;
 mod disk;
@@ -21,11 +22,12 @@ mod tls;
 mod transcript;
 
 pub(crate) use broker::Broker;
+pub(crate) use browser::{Browser, Driver};
 pub(crate) use chat::Chat;
 pub(crate) use conn::{Conn, OneFrame};
 pub(crate) use disk::Disk;
 pub(crate) use federation::{Federation, Realms};
-pub(crate) use http::{http_get, try_http_get};
+pub(crate) use http::{HttpAnswer, http_get, http_request, try_http_get};
 pub(crate) use nats::cluster::Cluster;
 pub(crate) use nats::wire::Wire;
 pub(crate) use nats::{Nats, free_port, nats_server, wait, wire};

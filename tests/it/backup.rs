@@ -5,9 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use data_encoding::BASE64;
 use serde_json::Value;
 use tempfile::TempDir;
+use uuid::Uuid;
 
+use super::nats::files::{get, line, noise, parts};
 use super::nats::walks::{ReportClient, walk_of_the_newer_report};
 use crate::harness::sender::{Fate, Sender};
 use crate::harness::{
@@ -380,4 +383,59 @@ fn delete_stream(wire: &mut Wire, name: &str) {
     let answer = wire.request(&format!("$JS.API.STREAM.DELETE.{name}"), String::new());
     let answer = answer.expect("the server answers").expect("JetStream answers").text();
     assert!(answer.contains("\"success\":true"), "{name}: {answer}");
+}
+
+/// Files, one that is not whole, and one on its way to another realm.
+fn files_come_back(from: Broker, to: Broker) {
+    let (source, target) = (Place::of(from), Place::of(to));
+    let server = source.start();
+    let mut messi = Chat::login(&server, "realm1", "messi");
+    let mut henderson = Chat::login(&server, "realm1", "henderson");
+    let mut lineker = Chat::login(&server, "realm2", "lineker");
+    ok(messi.ask("addrealm realm2 127.0.0.1 4002"));
+    let (bytes, whole, half) = (noise(100_000, 9), Uuid::now_v7(), Uuid::now_v7());
+    let parts = parts(&bytes);
+    let send = |to, id, number| line(to, "film.bin", id, &parts, bytes.len(), number);
+    for number in 1..=parts.len() {
+        ok(messi.cmd(&send("henderson", whole, number)));
+    }
+    ok(messi.cmd(&send("henderson", half, 1)));
+    // One that has come from another realm, and one that is still to come there.
+    let sent = ok(lineker.cmd(&format!("sendfilerealm realm1 messi x.txt {}", BASE64.encode(b"halo"))));
+    let came = text(&sent, "message_id").to_owned();
+    assert_eq!(messi.realm_inbox_of("realm2", 1)[0]["file"], sent["file"]);
+    settled(&mut [&mut messi, &mut lineker]);
+    source.realm("realm2", &["pause", "realm2"]).exits(0);
+    let sent = ok(messi.cmd(&format!("sendfile lineker@realm2 y.txt {}", BASE64.encode(b"juga"))));
+    let goes = text(&sent, "message_id").to_owned();
+    let files = ["realm1", "realm2"].map(|realm| (realm, source.backup(realm).0));
+    drop(server);
+    for (realm, file) in &files {
+        target.restore(realm, file);
+    }
+    let server = target.start();
+    [messi, henderson] = [messi, henderson].map(|chat| chat.again(&server, "realm1"));
+    lineker = lineker.again(&server, "realm2");
+    assert_eq!(text(&henderson.inbox_of(1)[0]["file"], "id"), whole.to_string());
+    assert!(get(&mut henderson, &whole.to_string()) == bytes, "other bytes came out");
+    assert_eq!(get(&mut messi, &came), b"halo");
+    for number in 2..=parts.len() {
+        ok(messi.cmd(&send("henderson", half, number)));
+    }
+    assert_eq!(text(&henderson.inbox_of(1)[0]["file"], "id"), half.to_string());
+    assert!(get(&mut henderson, &half.to_string()) == bytes, "other bytes came out");
+    target.realm("realm2", &["resume", "realm2"]).exits(0);
+    assert_eq!(lineker.realm_inbox_of("realm1", 1)[0]["file"], sent["file"]);
+    assert_eq!(get(&mut lineker, &goes), b"juga");
+    assert!(messi.realm_inbox("realm2").is_empty(), "nothing came twice");
+}
+
+#[test]
+fn files_come_back_on_nats() {
+    files_come_back(Broker::Sqlite, Broker::Nats);
+}
+
+#[test]
+fn files_come_back_on_sqlite() {
+    files_come_back(Broker::Nats, Broker::Sqlite);
 }

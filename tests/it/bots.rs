@@ -1,12 +1,11 @@
 //! Bots and webhooks: a program says something in a conversation, until its token or its hook is taken back.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use serde_json::{Value, json};
 
 use super::BROKER;
-use crate::harness::{Chat, Output, PATIENCE, Server, antar, eventually, ok, refused, text, texts};
+use crate::harness::{
+    Chat, HttpAnswer, Output, Server, antar, eventually, http_request, ok, refused, text, texts,
+};
 
 fn bot(server: &Server, args: &[&str]) -> Output {
     let operator = server.operator();
@@ -30,22 +29,12 @@ fn hooked() -> (Server, String) {
 /// The status, the head and the JSON of the answer to a POST.
 #[track_caller]
 fn post(server: &Server, secret: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, Value) {
-    let mut stream = TcpStream::connect(server.http("realm1").expect("it has HTTP")).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let mut head = format!("POST /hook/{secret} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += &format!("Content-Length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).expect("it reads");
-    // One that refuses a body may end before it has read all of it.
-    let _ = stream.write_all(body);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).expect("text");
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or(Value::Null))
+    let mut lines = vec![format!("POST /hook/{secret} HTTP/1.1"), format!("Content-Length: {}", body.len())];
+    lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let HttpAnswer { status, head, body } =
+        http_request(server.http("realm1").expect("it has HTTP"), &lines, body);
+    (status, head, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn every_command_with_a_session_refuses_a_dead_token() {
     let mut conn = server.connect("realm1");
     for spec in antar_proto::command::COMMANDS.iter().filter(|spec| spec.session) {
         let args =
-            ["messi", "x1", "x2"].iter().take(spec.args_min - 1).copied().collect::<Vec<_>>().join(" ");
+            ["messi", "x1", "x2", "x3"].iter().take(spec.args_min - 1).copied().collect::<Vec<_>>().join(" ");
         for name in spec.names {
             let reply = refused(conn.ask(&format!("{name} {NO_TOKEN} {args}")), "not-authorized");
             if *name == "logout" {

@@ -11,7 +11,7 @@ use crate::harness::{Builder, Chat, Server, ok, refused, text};
 const PART_BYTES: usize = 45_000;
 
 /// Bytes that look like nothing, different for each seed.
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = move || {
         state ^= state << 13;
@@ -23,20 +23,20 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The parts of a file, all but the last equally large.
-fn parts(bytes: &[u8]) -> Vec<&[u8]> {
+pub(crate) fn parts(bytes: &[u8]) -> Vec<&[u8]> {
     let count = bytes.len().div_ceil(PART_BYTES);
     bytes.chunks(bytes.len().div_ceil(count)).collect()
 }
 
 /// The line that sends one part.
-fn line(to: &str, name: &str, id: Uuid, parts: &[&[u8]], size: usize, number: usize) -> String {
+pub(crate) fn line(to: &str, name: &str, id: Uuid, parts: &[&[u8]], size: usize, number: usize) -> String {
     let data = BASE64.encode(parts[number - 1]);
     format!("sendfile {to} {name} {data} part={number}/{} size={size} id={id}", parts.len())
 }
 
 /// All of a file, part by part.
 #[track_caller]
-fn get(chat: &mut Chat, id: &str) -> Vec<u8> {
+pub(crate) fn get(chat: &mut Chat, id: &str) -> Vec<u8> {
     let (mut bytes, mut number) = (Vec::new(), 1);
     loop {
         let part = ok(chat.cmd(&format!("getfile {id} part={number}")));
@@ -141,7 +141,7 @@ fn what_is_too_much_or_makes_no_sense_is_refused_before_it_is_taken() {
         refused(messi.cmd(&format!("sendfile henderson x.bin {rest}")), code);
     }
     refused(messi.cmd(&format!("sendfile pele x.bin {data}")), "no-such-user");
-    refused(messi.cmd(&format!("sendfile henderson@realm2 x.bin {data}")), "bad-request");
+    refused(messi.cmd(&format!("sendfile henderson@realm2 x.bin {data}")), "no-such-realm");
     refused(messi.cmd(&format!("sendgroupfile pele,a.b x.bin {data}")), "no-such-user");
     assert_eq!(ok(messi.cmd("files"))["files"], serde_json::json!([]));
     // Nothing of these counts: the whole quota is there, and what is begun takes its part of it.
@@ -168,6 +168,31 @@ fn a_message_text_that_looks_like_a_file_brings_none() {
     let [mut messi, mut henderson] = two(&server);
     ok(messi.cmd(r#"send henderson [file] x {"file": {"id": 1}}"#));
     assert!(henderson.inbox_of(1)[0]["file"].is_null());
+}
+
+#[test]
+fn a_file_for_a_group_is_for_whoever_is_a_member() {
+    let server = serve().start();
+    let [mut messi, mut henderson] = two(&server);
+    let mut lineker = Chat::login(&server, "realm1", "lineker");
+    ok(messi.cmd("addgroup tim"));
+    ok(henderson.cmd("joingroup #tim"));
+    let sent = ok(messi.cmd("sendgroupfile #tim kopi.txt a29waQo="));
+    let id = text(&sent, "file_id");
+    let read = henderson.inbox_of(1);
+    assert_eq!((&read[0]["file"], text(&read[0], "group")), (&sent["file"], "tim"));
+    assert_eq!(get(&mut henderson, id), b"kopi\n");
+    assert_eq!(ok(henderson.cmd("files"))["files"][0]["to"], serde_json::json!(["#tim"]));
+    refused(lineker.cmd(&format!("getfile {id}")), "no-such-file");
+    refused(lineker.cmd("sendgroupfile #tim x.txt a29waQo="), "not-a-member");
+    refused(messi.cmd("sendgroupfile #lain x.txt a29waQo="), "no-such-group");
+    ok(lineker.cmd("joingroup #tim"));
+    assert_eq!(get(&mut lineker, id), b"kopi\n");
+    ok(messi.cmd("kickgroup #tim henderson"));
+    refused(henderson.cmd(&format!("getfile {id}")), "no-such-file");
+    let again = format!("sendgroupfile #tim kopi.txt a29waQo= part=1/1 size=5 id={id}");
+    assert_eq!(ok(messi.cmd(&again))["duplicate"], true);
+    assert!(lineker.inbox().len() <= 1, "it was said once");
 }
 
 /// Sends a file of so many bytes while the server is killed, and compares what comes out. The most memory that the server took,

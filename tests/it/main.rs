@@ -27,6 +27,8 @@ mod bench;
 #[cfg(test)]
 mod broker_lost;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod command_line;
@@ -47,6 +49,8 @@ mod early_letters;
 #[cfg(test)]
 mod edges;
 #[cfg(test)]
+mod files_edges;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod full_screen;
@@ -62,6 +66,8 @@ mod limits;
 mod logins;
 #[cfg(test)]
 mod malicious;
+#[cfg(test)]
+mod malicious_files;
 #[cfg(test)]
 mod nats_accounts;
 #[cfg(test)]

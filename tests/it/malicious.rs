@@ -19,19 +19,19 @@ const CANARY: &str = "kenari-4711";
 const FLOOD: usize = 5_000;
 
 /// realm1 and realm2, which know each other, and realm3, which has the worst in mind. Each has its own account.
-struct Town {
-    nats: Nats,
-    tenants: Tenants,
-    realms: Realms,
-    one: Server,
-    two: Server,
-    messi: Chat,
-    lineker: Chat,
+pub(super) struct Town {
+    pub(super) nats: Nats,
+    pub(super) tenants: Tenants,
+    pub(super) realms: Realms,
+    pub(super) one: Server,
+    pub(super) two: Server,
+    pub(super) messi: Chat,
+    pub(super) lineker: Chat,
 }
 
 impl Town {
     #[track_caller]
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let tenants = Tenants::of(&["realm1", "realm2", "realm3"]);
         let nats = Nats::options().config(&tenants.accounts()).start();
         let realms = Realms::new();
@@ -43,13 +43,13 @@ impl Town {
     }
 
     #[track_caller]
-    fn wire(&self, realm: &str) -> Wire {
+    pub(super) fn wire(&self, realm: &str) -> Wire {
         self.tenants.wire(self.nats.addr(), realm)
     }
 
     /// Says that messi's words still reach lineker, and that nothing else does.
     #[track_caller]
-    fn is_at_peace(&mut self) {
+    pub(super) fn is_at_peace(&mut self) {
         ok(self.messi.cmd("sendprivaterealm realm2 lineker apa kabar"));
         assert_eq!(texts(&self.lineker.realm_inbox_of("realm1", 1)), ["apa kabar"]);
         // The own realm stands for whatever realm it came from.
@@ -59,7 +59,7 @@ impl Town {
 
     /// The codes of realm2's dead letters so far.
     #[track_caller]
-    fn dead(&self) -> Vec<String> {
+    pub(super) fn dead(&self) -> Vec<String> {
         let (mut wire, mut from, mut codes) = (self.wire("realm2"), 1, Vec::new());
         loop {
             let wanted = json!({ "seq": from, "next_by_subj": "realm.realm2.dead" });
@@ -80,7 +80,7 @@ impl Town {
 }
 
 #[track_caller]
-fn edge(realms: &Realms, tenants: &Tenants, nats: &Nats, realm: &str) -> Server {
+pub(super) fn edge(realms: &Realms, tenants: &Tenants, nats: &Nats, realm: &str) -> Server {
     let seed = tenants.seed_path(realm);
     realms.edge(realm, &nats.url()).env("BROKER__CREDENTIALS_FILE", seed.display()).start()
 }
@@ -189,15 +189,15 @@ fn is_own(seen: &Message) -> bool {
 }
 
 /// realm3's own key, with which it may sign what it likes.
-struct Forger {
-    wire: Wire,
-    key: KeyPair,
+pub(super) struct Forger {
+    pub(super) wire: Wire,
+    pub(super) key: KeyPair,
 }
 
 impl Forger {
     /// Signs and publishes an envelope into realm2's inbox.
     #[track_caller]
-    fn post(&mut self, envelope: &Value) {
+    pub(super) fn post(&mut self, envelope: &Value) {
         let body = envelope.to_string();
         let signature = base64url(&self.key.sign(body.as_bytes()).expect("it has a seed"));
         let key = self.key.public_key();
@@ -221,7 +221,7 @@ fn signed(seen: &Message) -> Vec<(String, String)> {
 
 /// The envelope of a message with this text, on its way.
 #[track_caller]
-fn envelope_with(wire: &mut Wire, wanted: &str) -> Message {
+pub(super) fn envelope_with(wire: &mut Wire, wanted: &str) -> Message {
     eventually("the envelope comes by", || {
         let seen = wire.next(Duration::from_secs(1)).expect("the line holds")?;
         (seen.text().contains(wanted) && seen.header("Antar-Signature").is_some()).then_some(seen)

@@ -24,7 +24,7 @@ const USERS_MAX: usize = 500;
 const HASH_TIME: Duration = Duration::from_secs(30);
 
 /// How long a part of a file may take: with the last one the whole is read once more.
-const FILE_TIME: Duration = Duration::from_secs(60);
+pub(crate) const FILE_TIME: Duration = Duration::from_secs(60);
 
 /// What a command leaves behind for the connection to do.
 #[derive(Default)]
@@ -47,9 +47,9 @@ pub(crate) enum FeedChange {
 
 /// Why a command is answered ERROR.
 pub(crate) struct Refusal {
-    code: ErrorCode,
+    pub(crate) code: ErrorCode,
     message: Option<&'static str>,
-    detail: String,
+    pub(crate) detail: String,
 }
 
 impl From<ErrorCode> for Refusal {

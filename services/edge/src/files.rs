@@ -1,9 +1,9 @@
 //! Files in lines: parts of them as base64, in requests and in replies.
 
-use antar_proto::command::Receiver;
+use antar_proto::command::FileTo;
 use antar_proto::file::{Part, Upload};
 use antar_proto::{ErrorCode, MessageId, Tag};
-use antar_realm::{FileError, NewFile, TooMuch};
+use antar_realm::{FileError, NewFile, Send, Stored, TooMuch};
 use axum::body::Bytes;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -28,10 +28,47 @@ impl From<FileError> for Refusal {
 /// A file as a request describes it.
 pub(crate) struct Request<'a> {
     pub(crate) tag: Option<Tag<'a>>,
-    pub(crate) to: &'a [Receiver],
+    pub(crate) to: &'a FileTo,
     pub(crate) name: &'a str,
     pub(crate) base64: &'a str,
     pub(crate) upload: Upload<'a>,
+}
+
+/// Who gets a file, as sends name them.
+pub(crate) fn send_to(to: &FileTo) -> Result<Send<'_>, ErrorCode> {
+    Ok(match to {
+        FileTo::Users(receivers) => match receivers.as_slice() {
+            [one] => Send::One(one),
+            several => Send::Group(several),
+        },
+        FileTo::RealmUser(Some(realm), receiver) => Send::RealmOne(realm, receiver),
+        FileTo::RealmUsers(Some(realm), receivers) => Send::RealmGroup(realm, receivers),
+        FileTo::Group(Some(group)) => Send::Named(group),
+        FileTo::RealmUser(None, _) | FileTo::RealmUsers(None, _) => return Err(ErrorCode::NoSuchRealm),
+        FileTo::Group(None) => return Err(ErrorCode::NoSuchGroup),
+    })
+}
+
+/// What is answered once a part of a file was stored.
+pub(crate) fn stored_reply(new: &NewFile<'_>, stored: &Stored) -> Value {
+    let part = new.part;
+    let mut body = json!({"file_id": new.id, "part": part.number, "parts": part.parts});
+    if let Value::Object(fields) = &mut body {
+        if let Some(file) = &stored.file {
+            fields.insert("message".into(), "File Sent".into());
+            fields.insert("message_id".into(), json!(file.id));
+            fields.insert("file".into(), json!(file));
+        }
+        for (name, users) in [("unknown", &stored.unknown), ("full", &stored.full)] {
+            if !users.is_empty() {
+                fields.insert(name.into(), json!(users));
+            }
+        }
+        if stored.duplicate {
+            fields.insert("duplicate".into(), true.into());
+        }
+    }
+    body
 }
 
 impl Connection {
@@ -45,8 +82,8 @@ impl Connection {
         let chosen = upload.id.or_else(|| tag.and_then(|tag| tag.message_id()));
         let whole = Part { number: 1, parts: 1, size: bytes.len() as u64 };
         let part = upload.part.unwrap_or(whole);
-        let new =
-            NewFile { id: chosen.unwrap_or_else(MessageId::fresh), to, name, part, sha256: upload.sha256 };
+        let id = chosen.unwrap_or_else(MessageId::fresh);
+        let new = NewFile { id, to: send_to(to)?, name, part, sha256: upload.sha256 };
         // The last part sends a message.
         if part.number == part.parts
             && let Err(TooMuch { of, wait }) =
@@ -57,23 +94,7 @@ impl Connection {
             return Err(Refusal::detailed(ErrorCode::RateLimited, detail));
         }
         let stored = self.edge.realm.put_part(&user, new, Bytes::from(bytes)).await?;
-        let mut body = json!({"file_id": new.id, "part": part.number, "parts": part.parts});
-        if let Value::Object(fields) = &mut body {
-            if let Some(file) = &stored.file {
-                fields.insert("message".into(), "File Sent".into());
-                fields.insert("message_id".into(), json!(file.id));
-                fields.insert("file".into(), json!(file));
-            }
-            for (name, users) in [("unknown", &stored.unknown), ("full", &stored.full)] {
-                if !users.is_empty() {
-                    fields.insert(name.into(), json!(users));
-                }
-            }
-            if stored.duplicate {
-                fields.insert("duplicate".into(), true.into());
-            }
-        }
-        Ok(body)
+        Ok(stored_reply(&new, &stored))
     }
 
     /// A part of a file, in base64.

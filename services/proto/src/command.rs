@@ -57,6 +57,8 @@ pub enum Verb {
     ConnectedRealm,
     SendFile,
     SendGroupFile,
+    SendFileRealm,
+    SendGroupFileRealm,
     GetFile,
     Files,
     Ping,
@@ -65,7 +67,7 @@ pub enum Verb {
 }
 
 /// Most arguments of any command.
-pub(crate) const ARGS_MAX: usize = 4;
+pub(crate) const ARGS_MAX: usize = 5;
 
 /// What the table says of a command.
 #[derive(Debug)]
@@ -117,8 +119,10 @@ commands! {
     SendGroupRealm ["sendgrouprealm"] "TOKEN REALM USER,USER,... TEXT" 4..=4 text=true session=true "sends to users of another realm and of this one";
     GetRealmInbox ["getrealminbox"] "TOKEN REALM" 2..=2 text=false session=true "unread messages exchanged with a realm; marks them read";
     ConnectedRealm ["connectedrealm"] "TOKEN" 1..=1 text=false session=true "the realms added, each with its state and queue";
-    SendFile ["sendfile"] "TOKEN USER NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to one user of this realm, whole or in parts";
-    SendGroupFile ["sendgroupfile"] "TOKEN USER,USER,... NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to several users of this realm";
+    SendFile ["sendfile"] "TOKEN USER NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to one user, whole or in parts";
+    SendGroupFile ["sendgroupfile"] "TOKEN USER,USER,...|#GROUP NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 4..=4 text=true session=true "sends a file to several users, or to a group";
+    SendFileRealm ["sendfilerealm"] "TOKEN REALM USER NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 5..=5 text=true session=true "sends a file to one user of another realm";
+    SendGroupFileRealm ["sendgroupfilerealm"] "TOKEN REALM USER,USER,... NAME BASE64 [part=K/N size=BYTES id=ID] [sha256=HEX]" 5..=5 text=true session=true "sends a file to users of another realm and of this one";
     GetFile ["getfile"] "TOKEN ID [part=K]" 2..=3 text=false session=true "a file that you were sent, or have sent, or one part of it";
     Files ["files"] "TOKEN" 1..=1 text=false session=true "the files that you were sent, or have sent, newest first";
     AddGroup ["addgroup"] "TOKEN GROUP [open|invite]" 2..=3 text=false session=true "makes a group that you own";
@@ -170,6 +174,17 @@ pub enum Receiver {
 }
 
 impl Receiver {
+    /// Receivers between commas; an empty place (`messi,,`) is left out. An error says what is wrong.
+    pub fn list(text: &str) -> Result<Vec<Self>, &'static str> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let receivers: Vec<_> = names.take(RECEIVERS_MAX + 1).map(Self::parse).collect();
+        match receivers.len() {
+            0 => Err("no receiver"),
+            n if n > RECEIVERS_MAX => Err("more than 1024 receivers"),
+            _ => Ok(receivers),
+        }
+    }
+
     pub(crate) fn parse(text: &str) -> Self {
         let parsed = match text.contains('@') {
             true => text.parse().map(Self::Qualified),
@@ -185,6 +200,29 @@ impl std::fmt::Display for Receiver {
             Self::User(user) => user.fmt(f),
             Self::Qualified(address) => address.fmt(f),
             Self::Nobody(text) => text.fmt(f),
+        }
+    }
+}
+
+/// Who gets a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileTo {
+    /// `sendfile` and `sendgroupfile`: users, of this realm unless qualified.
+    Users(Vec<Receiver>),
+    /// `sendfilerealm`: one user of that realm.
+    RealmUser(Option<RealmId>, Receiver),
+    /// `sendgroupfilerealm`: users of that realm and of this one, filed under that realm.
+    RealmUsers(Option<RealmId>, Vec<Receiver>),
+    /// `sendgroupfile` to a named group.
+    Group(Option<GroupAddress>),
+}
+
+impl FileTo {
+    /// Users between commas, or one `#group`. An error says what is wrong.
+    pub fn several(text: &str) -> Result<Self, &'static str> {
+        match text.strip_prefix('#') {
+            Some(group) => Ok(Self::Group(group.parse().ok())),
+            None => Receiver::list(text).map(Self::Users),
         }
     }
 }
@@ -325,10 +363,10 @@ pub enum Command<'a> {
     ConnectedRealm {
         token: &'a str,
     },
-    /// `sendfile` and `sendgroupfile`.
+    /// `sendfile`, `sendgroupfile`, `sendfilerealm` and `sendgroupfilerealm`.
     SendFile {
         token: &'a str,
-        to: Vec<Receiver>,
+        to: FileTo,
         name: &'a str,
         base64: &'a str,
         upload: Upload<'a>,

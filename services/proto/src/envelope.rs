@@ -60,7 +60,7 @@ pub enum Content {
         group: bool,
         /// The text.
         text: String,
-        /// The file that it brings. Within a realm only: one that another realm names is not shown.
+        /// The file that it brings. From another realm it is delivered once the file is here.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<FileInfo>,
     },
@@ -74,6 +74,9 @@ pub enum Content {
         to_group: GroupName,
         /// The text.
         text: String,
+        /// The file that it brings, which is in the group's realm alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<FileInfo>,
     },
     /// A message from a member to a group of the destination, which gives it its place in the order of the group and sends it
     /// to all members, the sender among them.

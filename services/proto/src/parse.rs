@@ -1,8 +1,8 @@
 //! From a line to a [`Request`].
 
 use crate::command::{
-    ARGS_MAX, Before, Command, CommandSpec, GroupPolicy, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX,
-    RECEIVERS_MAX, Receiver, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_WORDS_MAX, Verb, With, lookup,
+    ARGS_MAX, Before, Command, CommandSpec, FileTo, GroupPolicy, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX,
+    Receiver, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_WORDS_MAX, Verb, With, lookup,
 };
 use crate::error::ErrorCode;
 use crate::file;
@@ -115,7 +115,7 @@ impl<'a> Args<'a> {
 }
 
 fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
-    let [a, b, c, d] = args.words;
+    let [a, b, c, d, e] = args.words;
     Ok(match verb {
         Verb::Auth => Command::Auth { user: a, password: b },
         Verb::Register => {
@@ -130,7 +130,7 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
         Verb::Send => Command::Send { token: a, to: Receiver::parse(b), text: c },
         Verb::SendGroup => match b.strip_prefix('#') {
             Some(group) => Command::SendNamedGroup { token: a, group: group.parse().ok(), text: c },
-            None => Command::SendGroup { token: a, to: receivers(b)?, text: c },
+            None => Command::SendGroup { token: a, to: Receiver::list(b)?, text: c },
         },
         Verb::Inbox => Command::Inbox { token: a },
         Verb::List => Command::List { token: a },
@@ -146,12 +146,16 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
             Command::SendPrivateRealm { token: a, realm: b.parse().ok(), to: Receiver::parse(c), text: d }
         }
         Verb::SendGroupRealm => {
-            Command::SendGroupRealm { token: a, realm: b.parse().ok(), to: receivers(c)?, text: d }
+            Command::SendGroupRealm { token: a, realm: b.parse().ok(), to: Receiver::list(c)?, text: d }
         }
         Verb::GetRealmInbox => Command::GetRealmInbox { token: a, realm: b.parse().ok() },
         Verb::ConnectedRealm => Command::ConnectedRealm { token: a },
-        Verb::SendFile => send_file(a, vec![Receiver::parse(b)], c, d)?,
-        Verb::SendGroupFile => send_file(a, receivers(b)?, c, d)?,
+        Verb::SendFile => send_file(a, FileTo::Users(vec![Receiver::parse(b)]), c, d)?,
+        Verb::SendGroupFile => send_file(a, FileTo::several(b)?, c, d)?,
+        Verb::SendFileRealm => send_file(a, FileTo::RealmUser(b.parse().ok(), Receiver::parse(c)), d, e)?,
+        Verb::SendGroupFileRealm => {
+            send_file(a, FileTo::RealmUsers(b.parse().ok(), Receiver::list(c)?), d, e)?
+        }
         Verb::GetFile => {
             let part = args.optional(2).map_or(Ok(1), file::part_asked_for)?;
             Command::GetFile { token: a, id: b.parse().ok(), part }
@@ -193,20 +197,9 @@ fn build<'a>(verb: Verb, args: &Args<'a>) -> Result<Command<'a>, &'static str> {
     })
 }
 
-/// A list of receivers between commas; an empty place (`messi,,`) is left out.
-fn receivers(list: &str) -> Result<Vec<Receiver>, &'static str> {
-    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
-    let receivers: Vec<_> = names.take(RECEIVERS_MAX + 1).map(Receiver::parse).collect();
-    match receivers.len() {
-        0 => Err("no receiver"),
-        n if n > RECEIVERS_MAX => Err("more than 1024 receivers"),
-        _ => Ok(receivers),
-    }
-}
-
 fn send_file<'a>(
     token: &'a str,
-    to: Vec<Receiver>,
+    to: FileTo,
     name: &'a str,
     rest: &'a str,
 ) -> Result<Command<'a>, &'static str> {

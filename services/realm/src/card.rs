@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{now_rfc3339, timestamp};
+use crate::file::Asked;
 use crate::key::PublicKey;
 use crate::peer::AddRealmError;
 use crate::places::Places;
@@ -95,6 +96,8 @@ pub(crate) enum CardRequest {
         /// The asking realm.
         from: RealmId,
     },
+    /// Bytes of a file, and not the card.
+    FileBytes(Asked),
 }
 
 /// Asks a realm for its card.
@@ -161,6 +164,7 @@ impl Shared {
                 }
                 return;
             }
+            Ok(CardRequest::FileBytes(asked)) => return self.answer_file(request, asked),
             Err(error) => {
                 tracing::warn!(realm = %self.places.realm(), %error, "a request for the name card is not readable");
                 return;

@@ -54,6 +54,8 @@ pub struct RealmConfig {
     pub file_bytes_max: u64,
     /// Most bytes in files that one user has sent and that are kept.
     pub user_file_bytes_max: u64,
+    /// Most bytes in files that users of one other realm have sent here and that are kept.
+    pub peer_file_bytes_max: u64,
     /// How long entries are kept that were read.
     pub retention: Duration,
     /// Holds what users of realms write that have added this one and that nobody here has added.
@@ -81,6 +83,7 @@ impl RealmConfig {
             mailbox_entries_max: 100_000,
             file_bytes_max: 100 * 1024 * 1024,
             user_file_bytes_max: 1024 * 1024 * 1024,
+            peer_file_bytes_max: 10 * 1024 * 1024 * 1024,
             retention: Duration::from_secs(30 * 24 * 3600),
             quarantine: false,
             rates: RateLimits::default(),

@@ -183,6 +183,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> KvCopy<T> {
         self.read().iter().map(|(key, held)| (key.clone(), held.value.clone())).collect()
     }
 
+    /// The keys and values of which something is true, with their revisions, in no order.
+    pub(crate) fn select(&self, wanted: impl Fn(&T) -> bool) -> Vec<(String, Arc<T>, Revision)> {
+        let map = self.read();
+        let wanted = map.iter().filter(|(_, held)| wanted(&held.value));
+        wanted.map(|(key, held)| (key.clone(), held.value.clone(), held.revision)).collect()
+    }
+
     /// Writes a key. When this returns the write is durable and [`Self::get`] shows it.
     pub(crate) async fn put(
         &self,

@@ -6,9 +6,10 @@ use antar_proto::{Address, MessageId, RealmId};
 use serde::Deserialize;
 
 use crate::arrival::Line;
-use crate::delivery::{Batch, Delivery, DeliveryError, refused};
+use crate::delivery::{Batch, Delivery, DeliveryError};
 use crate::letter::Buried;
 use crate::recall::Place;
+use crate::receipt::refused;
 use crate::reign::Reign;
 
 /// Why an envelope is not delivered but put aside.
@@ -46,6 +47,8 @@ pub(crate) enum Dead {
     Gap { prev: u64, last: u64 },
     #[error("its id was used before with another content")]
     IdReused,
+    #[error("{0}")]
+    File(String),
     #[error("the log does not take it: {0}")]
     Refused(String),
 }
@@ -74,6 +77,7 @@ impl Dead {
             Self::NoLane => "no-lane",
             Self::Gap { .. } => "lane-gap",
             Self::IdReused => "id-reused",
+            Self::File(_) => "bad-file",
             Self::Refused(_) => "refused",
         }
     }
@@ -99,6 +103,7 @@ impl Dead {
             | Self::TooManyReceivers
             | Self::NoLane
             | Self::IdReused
+            | Self::File(_)
             | Self::Refused(_) => true,
         }
     }

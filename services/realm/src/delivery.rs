@@ -17,6 +17,7 @@ use antar_broker::{
 };
 use antar_proto::command::RECEIVERS_MAX;
 use antar_proto::envelope::{Content, Outcome};
+use antar_proto::file::FileInfo;
 use antar_proto::reply::State;
 use antar_proto::{Address, ErrorCode, GroupAddress, MessageId, RealmId, UserName};
 use tracing::Instrument as _;
@@ -26,12 +27,13 @@ use crate::arrival::{Arrival, Line};
 use crate::clock::backoff;
 use crate::dead::Dead;
 use crate::delivered::Delivered;
+use crate::file::Brought;
 use crate::group::{Arriving, IncomingOfGroup};
 use crate::hop::log_hop;
 use crate::letter::Buried;
 use crate::places::Source;
-use crate::recall::{Place, headers};
-use crate::receipt::Told;
+use crate::recall::headers;
+use crate::receipt::{Told, refused};
 use crate::recent::{Print, Seen};
 use crate::reign::{Kept, Reign};
 use crate::shared::Shared;
@@ -130,6 +132,7 @@ struct Incoming {
     from: Address,
     to: Vec<UserName>,
     group: bool,
+    file: Option<FileInfo>,
 }
 
 /// What an append to mailboxes is.
@@ -289,7 +292,7 @@ impl Delivery {
             Content::Message { to, .. } if to.len() > RECEIVERS_MAX => {
                 return Ok(Err(Dead::TooManyReceivers));
             }
-            Content::Message { from, to, group, .. } => {
+            Content::Message { from, to, group, file, .. } => {
                 let peer = self.shared.peers.copy.get(arrival.origin.as_str());
                 if peer.is_some_and(|peer| self.shared.is_quarantined(&peer)) {
                     if self.shared.hold(&arrival.origin).await? {
@@ -299,7 +302,7 @@ impl Delivery {
                     batch.tell(&arrival.origin, Some(arrival.place), line.inbox_seq(), outcome);
                     return Ok(Ok(()));
                 }
-                let incoming = Incoming { id: envelope.id, print, from, to, group };
+                let incoming = Incoming { id: envelope.id, print, from, to, group, file };
                 return self.message(reign, arrival, incoming, batch).await;
             }
             Content::Receipt { results } => {
@@ -323,7 +326,7 @@ impl Delivery {
         incoming: Incoming,
         batch: &mut Batch,
     ) -> Result<Result<(), Dead>, DeliveryError> {
-        let Incoming { id, print, from, mut to, group } = incoming;
+        let Incoming { id, print, from, mut to, group, file } = incoming;
         let Arrival { origin, place, line } = arrival;
         let inbox = line.inbox_seq();
         to.sort();
@@ -345,6 +348,16 @@ impl Delivery {
         }
         if users.is_empty() {
             return Ok(Ok(()));
+        }
+        if let Some(file) = &file {
+            let (from, body) = (&from.user, &line.body);
+            let brought = Brought { origin: &origin, id, from, to: &users, file, body, inbox };
+            let taken = self.shared.take_file(&brought).await?;
+            return Ok(taken.map(|told| {
+                if let Some((state, reason)) = told {
+                    batch.tell(&origin, Some(place), inbox, outcome(users, state, reason));
+                }
+            }));
         }
         let all = users.len();
         let mut subjects: Vec<Subject> =
@@ -414,20 +427,5 @@ impl Delivery {
             }
         }
         Ok(())
-    }
-}
-
-/// What a sender is told of a message that was refused as a whole.
-pub(crate) fn refused(id: MessageId, sender: UserName, code: &str, group: bool) -> Outcome {
-    Outcome { id, sender, users: Vec::new(), state: State::Failed, reason: Some(code.into()), group }
-}
-
-impl Batch {
-    pub(crate) fn tell(&mut self, origin: &RealmId, place: Option<Place>, inbox: Seq, outcome: Outcome) {
-        let told = Told { place, inbox, outcome };
-        match self.told.get_mut(origin) {
-            Some(all) => all.push(told),
-            None => drop(self.told.insert(origin.clone(), vec![told])),
-        }
     }
 }

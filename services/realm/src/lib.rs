@@ -76,7 +76,7 @@ pub use counts::{Counts, Labels};
 pub use cursor::ReadMark;
 pub use edges::{Activity, Counted, EdgeRecord, GONE_AFTER, Waiting};
 pub use feed::{Feed, Pushed, Step};
-pub use file::{FileError, FilePart, FileView, NewFile, PART_BYTES_MAX, Stored};
+pub use file::{FileError, FilePart, FileReader, FileView, NewFile, PART_BYTES_MAX, Stored};
 pub use group::{
     GROUPS_MAX, GROUPS_PER_USER_MAX, GroupError, GroupInfo, MEMBERS_MAX, SharedEvent, TOPIC_BYTES_MAX,
 };

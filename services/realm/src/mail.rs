@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use antar_broker::Entry;
 use antar_proto::envelope::{Content, ENVELOPE_VERSION, Envelope};
-use antar_proto::file::FileInfo;
+use antar_proto::file::{FileInfo, safe_name};
 use antar_proto::reply::Message;
 use antar_proto::{Address, GroupAddress, MessageId, RealmId, UserName};
 use bytes::Bytes;
@@ -67,6 +67,12 @@ impl<'a> Mail<'a> {
         })
     }
 
+    /// Whether a file that it names is one for its reader: those of other realms' groups are not here, and what an older
+    /// version has stored may have any name.
+    fn brings(&self, file: &FileInfo) -> bool {
+        (self.kind == "message" || self.origin == self.dest) && file.name == safe_name(&file.name)
+    }
+
     /// As its owner sees it. `to_name` and `to` are the owner's display name and address.
     pub(crate) fn message(&self, to_name: &str, to: String) -> Message {
         let notice = self.kind == "notice";
@@ -80,8 +86,7 @@ impl<'a> Mail<'a> {
             to,
             kind: notice.then(|| "notice".into()),
             about: self.about,
-            // Another realm's word about a file that nobody here keeps.
-            file: self.file.clone().filter(|_| self.origin == self.dest),
+            file: self.file.clone().filter(|file| self.brings(file)),
             group: None,
         }
     }
@@ -111,9 +116,10 @@ pub(crate) fn is_group(entry: &Entry) -> bool {
 pub(crate) fn same_message(one: &[u8], other: &[u8]) -> bool {
     let content = |bytes| match Envelope::from_bytes(bytes).map(|envelope| envelope.content) {
         Ok(Content::Message { to, group, text, file, .. }) => Some((to, group, None, text, file)),
-        Ok(Content::GroupMessage { to_group, text, .. } | Content::GroupPost { to_group, text, .. }) => {
-            Some((Vec::new(), true, Some(to_group), text, None))
+        Ok(Content::GroupMessage { to_group, text, file, .. }) => {
+            Some((Vec::new(), true, Some(to_group), text, file))
         }
+        Ok(Content::GroupPost { to_group, text, .. }) => Some((Vec::new(), true, Some(to_group), text, None)),
         _ => None,
     };
     content(one) == content(other)

@@ -35,6 +35,16 @@ impl Plan {
         &mut self.remote[at]
     }
 
+    /// Who gets it, here and elsewhere.
+    pub(crate) fn receivers(self) -> (Vec<UserName>, Vec<Address>) {
+        let (mut here, mut elsewhere) = (self.local, Vec::new());
+        for (realm, there, copies) in self.remote {
+            here.extend(copies);
+            elsewhere.extend(there.into_iter().map(|user| Address { user, realm: realm.clone() }));
+        }
+        (here, elsewhere)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.local.is_empty() && self.remote.is_empty()
     }

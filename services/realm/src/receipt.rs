@@ -164,6 +164,21 @@ impl Shared {
     }
 }
 
+/// What a sender is told of a message that was refused as a whole.
+pub(crate) fn refused(id: MessageId, sender: UserName, code: &str, group: bool) -> Outcome {
+    Outcome { id, sender, users: Vec::new(), state: State::Failed, reason: Some(code.into()), group }
+}
+
+impl Batch {
+    pub(crate) fn tell(&mut self, origin: &RealmId, place: Option<Place>, inbox: Seq, outcome: Outcome) {
+        let told = Told { place, inbox, outcome };
+        match self.told.get_mut(origin) {
+            Some(all) => all.push(told),
+            None => drop(self.told.insert(origin.clone(), vec![told])),
+        }
+    }
+}
+
 /// Cuts what is to be told into receipts of a size that fits into an entry. What is told of one envelope stays together,
 /// and a receipt is about one epoch.
 fn parts(told: Vec<Told>) -> Vec<Part> {

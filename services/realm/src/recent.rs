@@ -51,7 +51,7 @@ impl Recent {
             Content::Message { from, name, to, group, text, file } => {
                 (from, self.hasher.hash_one((name, to, group, text, file)))
             }
-            Content::GroupMessage { from, name, to_group, text }
+            Content::GroupMessage { from, name, to_group, text, file: _ }
             | Content::GroupPost { from, name, to_group, text } => {
                 (from, self.hasher.hash_one((name, to_group, text)))
             }

@@ -18,6 +18,7 @@ use antar_broker::{
 };
 use antar_proto::command::RECEIVERS_MAX;
 use antar_proto::envelope::{Content, Envelope, Outcome};
+use antar_proto::file::FileInfo;
 use antar_proto::reply::State;
 use antar_proto::{Address, ErrorCode, MessageId, RealmId, UserName};
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use crate::admin::{AdminReply, LetterState};
 use crate::dead::{Claim, Dead};
 use crate::delivery::{DeliveryError, LOOKUPS_MAX};
 use crate::event::RealmEvent;
+use crate::file::Brought;
 use crate::hop::log_hop;
 use crate::letter::Letter;
 use crate::letters::{ids, operator, refused};
@@ -47,7 +49,7 @@ const GONE_AFTER: Duration = Duration::from_secs(5);
 const LOOK_PAGE: ReadLimit = ReadLimit { entries_max: 1_000, bytes_max: 4 * 1024 * 1024 };
 
 /// Why a letter, or an envelope of it, was not delivered.
-enum Undone {
+pub(crate) enum Undone {
     /// It cannot be, as things are: code and reason.
     Refused(String, String),
     /// Somebody else redrives at the same time.
@@ -100,12 +102,26 @@ struct Proven<'a> {
     fence: ExpectLast,
 }
 
+/// A message that goes into the boxes that do not have it.
+pub(crate) struct Missing<'a> {
+    pub(crate) origin: &'a RealmId,
+    pub(crate) fence: &'a ExpectLast,
+    /// Before this it was in no box.
+    pub(crate) since: Timestamp,
+    /// What its entries have beside it.
+    pub(crate) headers: Headers,
+    pub(crate) id: MessageId,
+    pub(crate) from: &'a Address,
+    pub(crate) body: &'a Bytes,
+}
+
 /// A message out of it.
 struct Message {
     id: MessageId,
     from: Address,
     to: Vec<UserName>,
     group: bool,
+    file: Option<FileInfo>,
     place: Option<Place>,
     body: Bytes,
 }
@@ -219,8 +235,8 @@ impl Shared {
                 Err(Dead::ForeignSender { from, origin }.into())
             }
             Content::Message { to, .. } if to.len() > RECEIVERS_MAX => Err(Dead::TooManyReceivers.into()),
-            Content::Message { from, to, group, .. } => {
-                let message = Message { id, from, to, group, place, body };
+            Content::Message { from, to, group, file, .. } => {
+                let message = Message { id, from, to, group, file, place, body };
                 self.redrive_message(proven, number, message).await.map(|()| id)
             }
             Content::Receipt { results } => {
@@ -256,7 +272,19 @@ impl Shared {
             let why = format!("nobody here is called {}", names.join(", "));
             return Err(Undone::Refused(ErrorCode::NoSuchUser.as_str().into(), why));
         }
-        let full = self.fill_boxes(proven, &message, &users).await?;
+        if let Some(file) = &message.file {
+            return self.redrive_file(proven, &message, file, &users).await;
+        }
+        let missing = Missing {
+            origin,
+            fence: &proven.fence,
+            since: since(proven.letter, Some(message.id)),
+            headers: proven.headers(message.place, None),
+            id: message.id,
+            from: &message.from,
+            body: &message.body,
+        };
+        let full = self.fill_boxes(&missing, &users).await?;
         users.retain(|user| !full.contains(user));
         if users.is_empty() {
             let why = "the mailboxes that it is for are full of unread messages";
@@ -283,27 +311,49 @@ impl Shared {
         Ok(())
     }
 
-    /// Appends a message to the boxes that do not have it; whose are full.
-    async fn fill_boxes(
-        self: &Arc<Self>,
+    /// Takes a message that brings a file: it is delivered when the bytes are here.
+    async fn redrive_file(
+        &self,
         proven: &Proven<'_>,
         message: &Message,
+        file: &FileInfo,
+        users: &[UserName],
+    ) -> Result<(), Undone> {
+        let brought = Brought {
+            origin: &proven.origin,
+            id: message.id,
+            from: &message.from.user,
+            to: users,
+            file,
+            body: &message.body,
+            inbox: proven.letter.inbox_seq,
+        };
+        match self.take_file(&brought).await? {
+            Ok(Some((_, Some(code)))) => Err(Undone::Refused(code.as_str().into(), code.message().into())),
+            Ok(_) => Ok(()),
+            Err(dead) => Err(dead.into()),
+        }
+    }
+
+    /// Appends a message to the boxes that do not have it; whose are full.
+    pub(crate) async fn fill_boxes(
+        self: &Arc<Self>,
+        missing: &Missing<'_>,
         users: &[UserName],
     ) -> Result<HashSet<UserName>, Undone> {
-        let origin = &proven.origin;
-        let from = message.from.to_string();
-        let since = since(proven.letter, Some(message.id));
+        let Missing { origin, since, id, body, .. } = *missing;
+        let from = missing.from.to_string();
         let mut subjects = Vec::new();
         for user in users {
             let subject = self.places.mail_realm(user, origin);
             let is_it = |entry: &Entry| {
                 let claim = Claim::of(&entry.body);
                 claim.is_some_and(|claim| {
-                    claim.id == message.id && claim.from.is_some_and(|by| by.to_string() == from)
+                    claim.id == id && claim.from.is_some_and(|by| by.to_string() == from)
                 })
             };
             match self.find_in(&subject, since, is_it).await? {
-                Some(entry) if !same_message(&entry.body, &message.body) => return Err(Dead::IdReused.into()),
+                Some(entry) if !same_message(&entry.body, body) => return Err(Dead::IdReused.into()),
                 Some(_) => {}
                 None => subjects.push(subject),
             }
@@ -312,17 +362,17 @@ impl Shared {
             return Ok(HashSet::new());
         }
         self.watch_room(&subjects);
-        let id = match subjects.len() == users.len() {
-            true => EntryId::new(format!("{}/{from}", message.id.0.simple()))
+        let entry_id = match subjects.len() == users.len() {
+            true => EntryId::new(format!("{}/{from}", id.0.simple()))
                 .expect("a UUID and an address are printable and short"),
             // Some have it, and the id stands for that.
             false => EntryId::unique(),
         };
         let append = Append {
             subjects: subjects.clone(),
-            headers: proven.headers(message.place, None),
-            expect_last: Some(proven.fence.clone()),
-            ..Append::new(subjects[0].clone(), id, message.body.clone())
+            headers: missing.headers.clone(),
+            expect_last: Some(missing.fence.clone()),
+            ..Append::new(subjects[0].clone(), entry_id, body.clone())
         };
         let full = match self.broker.append(append).await?.await {
             Ok(appended) => appended.full,

@@ -73,6 +73,11 @@ impl Restored {
         serde_json::to_vec(&peer).map(Bytes::from)
     }
 
+    /// The record of a file: it is kept from now on, as long as if it had just come.
+    pub fn file(self, value: &Bytes) -> Bytes {
+        crate::file::kept::restored(value, self.epoch)
+    }
+
     /// The epoch of the lane to a peer, as the value of the peer has it.
     pub fn epoch_of(value: &[u8]) -> Option<u64> {
         serde_json::from_slice::<Value>(value).ok()?.get("epoch")?.as_u64()

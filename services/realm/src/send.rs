@@ -199,7 +199,7 @@ impl Shared {
             return Err(SendError::IdAssigned);
         }
         if let Send::Named(group) = what {
-            return self.post(from, group, said.text, id).await;
+            return self.post(from, group, said, id).await;
         }
         let mut plan = match self.plan(from, what) {
             Ok(plan) if plan.unknown.is_empty() => plan,

@@ -7,16 +7,17 @@
 use std::path::Path;
 
 use antar_broker::{
-    Bucket, Expect, KvEntry, KvError, OpenError, QueueName, SharedBroker, StreamSpec, Subject,
+    Bucket, Expect, KvEntry, KvError, OpenError, QueueName, ReadError, SharedBroker, StreamSpec, Subject,
 };
 use antar_proto::RealmId;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::file::kept;
 use crate::key::PublicKey;
 use crate::key_file::{self, KeyError};
-use crate::places::{LANES, Places, is_fence};
+use crate::places::{self, LANES, Places, is_fence};
 
 /// The key in the settings that stands there while a realm is being restored.
 const RESTORING: &str = "restoring";
@@ -33,6 +34,13 @@ pub const PEERS: &str = "peers";
 pub const SETTINGS: &str = "settings";
 /// The bucket of how far each peer's lane was delivered.
 pub const DELIVERED: &str = LANES;
+
+/// The bucket of what is kept of each file beside its parts.
+pub const FILES: &str = places::FILES;
+/// The bucket of the parts of files. It may be large, and is never read as a whole.
+pub const FILE_PARTS: &str = places::FILE_PARTS;
+
+pub use crate::file::kept::Parts;
 
 /// The key in the settings that says which key the realm signs with.
 pub const KEY_SETTING: &str = key_file::KEY;
@@ -68,7 +76,7 @@ impl Snapshot {
         self.places.streams(mailbox_entries_max)
     }
 
-    /// Its buckets, each with the part of its name that tells them apart.
+    /// Its buckets but those of files, each with the part of its name that tells them apart.
     pub fn buckets(&self) -> Vec<(String, Bucket)> {
         let prefix = format!("REALM_{}_", self.realm());
         let name = |bucket: &Bucket| bucket.as_str().strip_prefix(&prefix).unwrap_or_default().to_owned();
@@ -77,7 +85,25 @@ impl Snapshot {
 
     /// One bucket.
     pub fn bucket(&self, name: &str) -> Option<Bucket> {
+        if [FILES, FILE_PARTS].contains(&name) {
+            return Some(self.places.bucket(name));
+        }
         self.buckets().into_iter().find(|(known, _)| known == name).map(|(_, bucket)| bucket)
+    }
+
+    /// The records of all files, in no order; none in a realm of an older version.
+    pub async fn files(&self, broker: &SharedBroker) -> Result<Vec<KvEntry>, ReadError> {
+        crate::copy::kept_if_there(broker, &self.places.bucket(FILES)).await
+    }
+
+    /// The parts of the file with this record; `None` for one that is being removed, or cannot be read.
+    pub fn parts_of(&self, record: &[u8]) -> Option<Parts> {
+        kept::parts(record)
+    }
+
+    /// What a record of a file has to say of a moment between two looks at it.
+    pub fn file_between(&self, before: Option<&[u8]>, after: &Bytes) -> Bytes {
+        kept::between(before, after)
     }
 
     /// The subjects over which the realm has queues, if these are its peers.
@@ -140,6 +166,13 @@ impl Snapshot {
             let kept = self.kept_in(broker, bucket).await;
             let kept = kept.map_err(|error| OpenError::Unreachable(error.to_string()))?;
             if !kept.is_empty() {
+                found.push(bucket.as_str().to_owned());
+            }
+        }
+        for bucket in [FILES, FILE_PARTS].map(|name| self.places.bucket(name)) {
+            let is_there = broker.missing(&[], std::slice::from_ref(&bucket)).await?.is_empty();
+            let holds_nothing = crate::copy::holds_nothing(broker, &bucket);
+            if is_there && !holds_nothing.await.map_err(|error| OpenError::Unreachable(error.to_string()))? {
                 found.push(bucket.as_str().to_owned());
             }
         }

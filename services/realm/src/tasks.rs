@@ -60,6 +60,7 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), StartError> {
     spawn(shared, save_cursors(shared.clone()));
     spawn(shared, group::tell_realms(shared.clone()));
     spawn(shared, presence::run(shared.clone()));
+    spawn(shared, file::fetch(shared.clone()));
     spawn(shared, sweep(shared.clone()));
     Ok(())
 }

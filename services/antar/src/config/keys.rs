@@ -157,7 +157,7 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.http",
         Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
         Some(""),
-        "Where health (/healthz, /readyz), metrics (/metrics, for Prometheus), WebSocket (/ws) and hooks of bots (/hook/) are answered \
+        "Where the page (/), health (/healthz, /readyz), metrics (/metrics, for Prometheus), WebSocket (/ws), files (/files) and hooks of bots (/hook/) are answered \
          over HTTP. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only; without, beyond this \
          machine only with listen.allow_plaintext.",
     )
@@ -265,6 +265,12 @@ pub(crate) const KEYS: &[Key] = &[
         Kind::Int { min: 1, max: 1 << 50 },
         Some("1073741824"),
         "Bytes of the files that one user has sent, as long as they are kept. Beyond them a file is refused with file-quota.",
+    ),
+    Key::new(
+        "limits.peer_file_bytes_max",
+        Kind::Int { min: 1, max: 1 << 50 },
+        Some("10737418240"),
+        "Bytes of the files that users of one other realm have sent here, as long as they are kept. Beyond them a file fails with file-quota, before its bytes are taken.",
     ),
     Key::new(
         "limits.connections_max",

@@ -390,6 +390,7 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
     let mailbox_entries_max = raw.number("limits.mailbox_entries_max");
     let file_bytes_max = raw.number("limits.file_bytes_max");
     let user_file_bytes_max = raw.number("limits.user_file_bytes_max");
+    let peer_file_bytes_max = raw.number("limits.peer_file_bytes_max");
     let rates = RateLimits {
         user: rate(raw, ["limits.user_messages_per_minute", "limits.user_bytes_per_minute"]),
         address: rate(raw, ["limits.address_messages_per_minute", "limits.address_bytes_per_minute"]),
@@ -414,6 +415,7 @@ fn realm(raw: &mut Raw) -> Option<RealmConfig> {
         mailbox_entries_max: mailbox_entries_max?,
         file_bytes_max: file_bytes_max?,
         user_file_bytes_max: user_file_bytes_max?,
+        peer_file_bytes_max: peer_file_bytes_max?,
         retention: retention?,
         quarantine: quarantine?,
         rates,

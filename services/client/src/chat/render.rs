@@ -78,7 +78,11 @@ fn known(verb: Verb, prepared: &Prepared, reply: &Reply, view: &View<'_>) -> Opt
         Verb::ConnectedRealm => rows(reply, "realms", "no realms: addrealm REALM HOST PORT", view.style),
         // The server's own list has the token in it, which people do not type.
         Verb::Help => Some(help::text(prepared.about.first().map(String::as_str))),
-        Verb::SendFile | Verb::SendGroupFile | Verb::GetFile => None,
+        Verb::SendFile
+        | Verb::SendGroupFile
+        | Verb::SendFileRealm
+        | Verb::SendGroupFileRealm
+        | Verb::GetFile => None,
         Verb::Files => rows(reply, "files", "no files", view.style),
         Verb::Groups => rows(reply, "groups", "no groups: addgroup GROUP, or joingroup GROUP", view.style),
         Verb::Status

@@ -9,10 +9,10 @@ use antar_realm::{Hooked, Send, SendError, SendId, Sent, TooMuch};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use serde::{Deserialize, Serialize};
+use axum::response::Response;
+use serde::Deserialize;
 
-use super::Served;
+use super::{Served, answer};
 
 /// Longest key of a request that can be repeated, in bytes.
 const KEY_BYTES_MAX: usize = 255;
@@ -22,11 +22,6 @@ const TEXT_BYTES_MAX: usize = 60 * 1024;
 #[derive(Deserialize)]
 struct Body {
     text: String,
-}
-
-fn answer(status: StatusCode, body: &impl Serialize) -> Response {
-    let bytes = serde_json::to_vec(body).expect("a reply has nothing in it that can fail");
-    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
 }
 
 fn bad(status: StatusCode, detail: &str) -> Response {

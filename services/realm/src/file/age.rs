@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use antar_broker::{Expect, Filter, KvError, ReadFrom, ReadLimit, Timestamp};
 use antar_proto::names::BOX_LOCAL;
-use antar_proto::{MessageId, UserName};
+use antar_proto::{RealmId, UserName};
 
-use super::{FileError, FileRecord, FileState, Files, key, part_key};
+use super::{FileError, FileRecord, FileState, Files};
 use crate::shared::Shared;
 
 /// How long the parts of a file may take.
@@ -14,21 +14,22 @@ const UPLOAD_TIME: Duration = Duration::from_secs(24 * 3600);
 
 impl Files {
     /// Removes a file: its record is marked first, so that whatever is broken off goes on at the next look.
-    pub(super) async fn remove(&self, id: MessageId) -> Result<(), FileError> {
-        let key = key(id);
-        let Some((known, revision)) = self.records.get_with_revision(&key) else { return Ok(()) };
+    pub(super) async fn remove(&self, key: &str) -> Result<(), FileError> {
+        let Some((known, revision)) = self.records.get_with_revision(key) else { return Ok(()) };
         let going = FileRecord { state: FileState::Going, ..(*known).clone() };
         if known.state != FileState::Going {
-            match self.records.put(&key, &going, Expect::Revision(revision), None).await {
+            match self.records.put(key, &going, Expect::Revision(revision), None).await {
                 // It has just come further, or is being removed elsewhere.
                 Err(KvError::Conflict) => return Ok(()),
                 other => other?,
             }
         }
-        for number in 1..=known.parts {
-            self.broker.kv_delete(&self.parts, &part_key(id, number), Expect::Any).await?;
+        // Of one from another realm the message stands before the parts.
+        let first = if known.origin.is_some() { 0 } else { 1 };
+        for number in first..=known.parts {
+            self.broker.kv_delete(&self.parts, &known.part_key(number), Expect::Any).await?;
         }
-        Ok(self.records.delete(&key).await?)
+        Ok(self.records.delete(key).await?)
     }
 }
 
@@ -37,8 +38,8 @@ impl Files {
     /// find any of it.
     pub(crate) async fn forget(&self, user: &UserName) -> Result<(), KvError> {
         for (key, record) in self.records.all() {
-            if record.owner == *user {
-                self.remove(record.id).await.map_err(|error| KvError::Unavailable(error.to_string()))?;
+            if record.is_of(user) {
+                self.remove(&key).await.map_err(|error| KvError::Unavailable(error.to_string()))?;
                 continue;
             }
             while let Some((record, revision)) = self.records.get_with_revision(&key) {
@@ -59,9 +60,9 @@ impl Files {
 
 /// Removes the files whose time has come.
 pub(crate) async fn sweep(shared: &Shared) {
-    for (_, record) in shared.files.records.all() {
+    for (key, record) in shared.files.records.all() {
         let removed = match shared.is_over(&record).await {
-            Ok(true) => shared.files.remove(record.id).await,
+            Ok(true) => shared.files.remove(&key).await,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
@@ -77,6 +78,8 @@ impl Shared {
         let age = Duration::from_micros(Timestamp::now().0.saturating_sub(record.created));
         match record.state {
             FileState::Going => return Ok(true),
+            // Whoever asks for its bytes gives up by itself, and tells its realm.
+            FileState::Open | FileState::Whole if record.origin.is_some() => return Ok(false),
             FileState::Open => return Ok(age > UPLOAD_TIME),
             FileState::Whole | FileState::Sent if age <= self.config.retention => return Ok(false),
             FileState::Whole | FileState::Sent => {}
@@ -86,8 +89,9 @@ impl Shared {
                 continue;
             }
             // Who has not read what is as old may not have read the message, either.
-            let after = ReadFrom::After(self.cursors.get(user, BOX_LOCAL));
-            let subject = self.places.mail_local(user);
+            let mailbox = record.origin.as_ref().or(record.under.as_ref()).map_or(BOX_LOCAL, RealmId::as_str);
+            let after = ReadFrom::After(self.cursors.get(user, mailbox));
+            let subject = self.places.mail_box(user, mailbox);
             let page = self.broker.read(&Filter::from(&subject), after, ReadLimit::entries(1)).await;
             let page = page.map_err(|error| FileError::Unavailable(error.to_string()))?;
             let oldest = page

@@ -1,20 +1,20 @@
 //! How a file comes in: a record first, then its parts in any order, and with the last one the message that names it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use antar_broker::{Expect, KvError, Timestamp};
 use antar_proto::command::Receiver;
 use antar_proto::file::{FileInfo, Part, safe_name};
-use antar_proto::{MessageId, UserName};
+use antar_proto::{Address, GroupName, MessageId, UserName};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{
-    FILES_PER_USER_MAX, FileError, FileRecord, FileState, Files, PART_BYTES_MAX, UPLOADS_PER_USER_MAX, key,
-    part_key,
+    FILES_PER_USER_MAX, FileError, FileRecord, FileState, Files, PART_BYTES_MAX, PART_BYTES_MIN,
+    UPLOADS_PER_USER_MAX, key_of,
 };
 use crate::hex::hex;
+use crate::plan::Plan;
 use crate::send::{Said, Send, SendError, SendId};
 use crate::shared::Shared;
 
@@ -27,7 +27,7 @@ pub struct NewFile<'a> {
     /// Its id, which becomes the message's.
     pub id: MessageId,
     /// For whom.
-    pub to: &'a [Receiver],
+    pub to: Send<'a>,
     /// As the sender calls it.
     pub name: &'a str,
     /// Which part is at hand, of how many, and how large the whole is.
@@ -58,13 +58,15 @@ impl Shared {
         new: NewFile<'_>,
         bytes: Bytes,
     ) -> Result<Stored, FileError> {
-        let (record, unknown) = self.begin(owner, new, bytes.len() as u64).await?;
+        let (record, unknown) = self.begin(owner, new, Some(bytes.len() as u64)).await?;
         let Part { number, parts, .. } = new.part;
-        let part_key = part_key(record.id, number);
-        let put = self.broker.kv_put(&self.files.parts, &part_key, bytes.clone(), Expect::Absent, None).await;
+        let put = self
+            .broker
+            .kv_put(&self.files.parts, &record.part_key(number), bytes.clone(), Expect::Absent, None)
+            .await;
         let duplicate = match put {
             Ok(_) => false,
-            Err(KvError::Conflict) => match self.files.part(record.id, number).await? {
+            Err(KvError::Conflict) => match self.files.part(&record, number).await? {
                 Some(there) if there == bytes => true,
                 _ => return Err(FileError::Mismatch("the part was sent before, with other bytes".into())),
             },
@@ -80,11 +82,11 @@ impl Shared {
 
     /// The record of a file, made if this is the first that is heard of it. What is too much is refused here, before
     /// anything is stored.
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         owner: &UserName,
         new: NewFile<'_>,
-        length: u64,
+        length: Option<u64>,
     ) -> Result<(Arc<FileRecord>, Vec<String>), FileError> {
         let (most, size) = (self.config.file_bytes_max, new.part.size);
         if size > most {
@@ -100,15 +102,35 @@ impl Shared {
             );
             return Err(FileError::Refused(why));
         }
-        if new.part.bytes() != Some(length) {
+        if length.is_some() && new.part.bytes() != length {
             return Err(FileError::Refused("a part has another length than it has to have".into()));
         }
-        let (to, unknown) = self.receivers_here(owner, new.to).await?;
-        let key = key(new.id);
+        if new.id.is_assigned() {
+            return Err(SendError::IdAssigned.into());
+        }
+        let group = self.group_of_file(owner, new.to).await?;
+        let plan = if group.is_some() { Plan::default() } else { self.plan_file(owner, new.to).await? };
+        let unknown = plan.unknown.clone();
+        let (to, elsewhere) = plan.receivers();
+        if to.is_empty() && elsewhere.is_empty() && group.is_none() {
+            return Err(SendError::NoSuchUser(unknown).into());
+        }
+        if !elsewhere.is_empty() && new.part.parts > 1 && size < PART_BYTES_MIN * u64::from(new.part.parts) {
+            let why = format!("parts for another realm have {PART_BYTES_MIN} bytes or more");
+            return Err(FileError::Refused(why));
+        }
+        let key = key_of(new.id, None);
         let record = FileRecord {
             id: new.id,
             owner: owner.clone(),
+            origin: None,
             to,
+            elsewhere,
+            under: match new.to {
+                Send::RealmGroup(realm, _) if realm != self.places.realm() => Some(realm.clone()),
+                _ => None,
+            },
+            group,
             name: safe_name(new.name),
             size,
             parts: new.part.parts,
@@ -117,6 +139,8 @@ impl Shared {
             created: Timestamp::now().0,
             media: None,
             sha256: None,
+            fetcher: None,
+            inbox: None,
         };
         let known = match self.files.records.fresh(&key).await? {
             Some(known) => known,
@@ -130,53 +154,40 @@ impl Shared {
                 self.files.records.get(&key).ok_or(FileError::NoSuchFile)?
             }
         };
-        let is_same = (&known.owner, &known.to, &known.name, known.size, known.parts)
-            == (&record.owner, &record.to, &record.name, record.size, record.parts);
-        if !is_same || known.state == FileState::Going {
+        let same =
+            |of: &FileRecord| (of.owner.clone(), of.to.clone(), of.elsewhere.clone(), of.group.clone());
+        let is_same = (&known.name, known.size, known.parts) == (&record.name, record.size, record.parts);
+        if !is_same || same(&known) != same(&record) || known.state == FileState::Going {
             return Err(FileError::Mismatch("the id was used for another file".into()));
         }
         Ok((known, unknown))
     }
 
-    /// Who of these gets a file, each once, and the names of those who do not exist.
-    async fn receivers_here(
-        &self,
-        from: &UserName,
-        to: &[Receiver],
-    ) -> Result<(Vec<UserName>, Vec<String>), FileError> {
-        let own = self.places.realm();
-        self.look_up(Send::Group(to)).await?;
-        let (mut here, mut unknown, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for receiver in to {
-            let user = match receiver {
-                Receiver::User(user) => user,
-                Receiver::Qualified(address) if address.realm == *own => &address.user,
-                Receiver::Qualified(_) => return Err(FileError::OtherRealm),
-                Receiver::Nobody(text) => {
-                    unknown.push(text.clone());
-                    continue;
-                }
-            };
-            match self.takes_from(user, from, own.as_str()) {
-                true if seen.insert(user) => here.push(user.clone()),
-                true => {}
-                false => unknown.push(receiver.to_string()),
-            }
+    /// The group that a file is for, if it is one of this realm of which its sender is a member.
+    async fn group_of_file(&self, from: &UserName, to: Send<'_>) -> Result<Option<GroupName>, FileError> {
+        let Send::Named(group) = to else { return Ok(None) };
+        let group = self.group_named(group);
+        if group.realm.is_some() {
+            return Err(FileError::Refused("a file is sent to a group of this realm only".into()));
         }
-        if here.is_empty() {
-            return Err(SendError::NoSuchUser(unknown).into());
-        }
-        Ok((here, unknown))
+        self.find_member(&group, from).await.map_err(SendError::from)?;
+        Ok(Some(group.group))
+    }
+
+    /// Who gets a file. Who was added elsewhere a moment ago is looked for first: a file comes seldom enough.
+    async fn plan_file(&self, from: &UserName, to: Send<'_>) -> Result<Plan, FileError> {
+        self.look_up(to).await?;
+        Ok(self.plan(from, to)?)
     }
 
     /// Looks at all parts: whether they are there, what they are, and whether they are what was promised.
-    async fn complete(&self, record: &FileRecord) -> Result<FileInfo, FileError> {
+    pub(super) async fn complete(&self, record: &FileRecord) -> Result<FileInfo, FileError> {
         if let Some(info) = record.info() {
             return Ok(info);
         }
         let (mut hasher, mut media) = (Sha256::new(), UNKNOWN_TYPE.to_owned());
         for number in 1..=record.parts {
-            let Some(bytes) = self.files.part(record.id, number).await? else {
+            let Some(bytes) = self.files.part(record, number).await? else {
                 return Err(FileError::Incomplete(number, record.parts));
             };
             if number == 1 {
@@ -186,7 +197,10 @@ impl Shared {
         }
         let sha256 = hex(&hasher.finalize());
         if record.claimed.as_ref().is_some_and(|claimed| *claimed != sha256) {
-            self.files.remove(record.id).await?;
+            // That of another realm is removed once its realm was told.
+            if record.origin.is_none() {
+                self.files.remove(&record.key()).await?;
+            }
             return Err(FileError::Mismatch(format!(
                 "what has arrived has the SHA-256 {sha256}; it was removed: send it again under another id"
             )));
@@ -211,11 +225,20 @@ impl Shared {
         if record.state == FileState::Sent {
             return Ok(Vec::new());
         }
-        let to: Vec<Receiver> = record.to.iter().cloned().map(Receiver::User).collect();
+        let own = self.places.realm();
+        let here = record.to.iter().map(|user| Address { user: user.clone(), realm: own.clone() });
+        let to: Vec<Receiver> =
+            here.chain(record.elsewhere.iter().cloned()).map(Receiver::Qualified).collect();
+        let group = record.group();
+        let to = match (&record.under, &group) {
+            (_, Some(group)) => Send::Named(group),
+            (Some(realm), None) => Send::RealmGroup(realm, &to),
+            (None, None) => Send::Group(&to),
+        };
         let text = format!("[file] {} ({} bytes, {}): getfile {}", file.name, file.size, file.media, file.id);
         let said = Said { text: &text, file: Some(file) };
         // Stored under the file's id: what is sent again finds it there.
-        let sent = self.send(owner, Send::Group(&to), said, SendId::Chosen(file.id)).await?.await?;
+        let sent = self.send(owner, to, said, SendId::Chosen(file.id)).await?.await?;
         let (media, sha256) = (Some(file.media.clone()), Some(file.sha256.clone()));
         self.files.replace(&FileRecord { state: FileState::Sent, media, sha256, ..record.clone() }).await?;
         Ok(sent.full)
@@ -230,7 +253,7 @@ impl Files {
     fn check_quota(&self, owner: &UserName, size: u64, bytes_max: u64) -> Result<(), FileError> {
         let (mut files, mut open, mut bytes) = (0, 0, 0_u64);
         for (_, record) in self.records.all() {
-            if record.owner == *owner {
+            if record.is_of(owner) {
                 files += 1;
                 open += usize::from(record.state == FileState::Open);
                 bytes = bytes.saturating_add(record.size);
@@ -250,8 +273,8 @@ impl Files {
     }
 
     /// Writes a record that has come further, unless it has come as far elsewhere.
-    async fn replace(&self, record: &FileRecord) -> Result<(), FileError> {
-        let key = key(record.id);
+    pub(super) async fn replace(&self, record: &FileRecord) -> Result<(), FileError> {
+        let key = record.key();
         let Some((known, revision)) = self.records.get_with_revision(&key) else {
             return Err(FileError::NoSuchFile);
         };

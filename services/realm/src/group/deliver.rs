@@ -10,10 +10,11 @@ use super::GroupError;
 use super::state::State;
 use crate::arrival::{Arrival, Line};
 use crate::dead::Dead;
-use crate::delivery::{Batch, Delivery, DeliveryError, refused};
+use crate::delivery::{Batch, Delivery, DeliveryError};
 use crate::hop::log_hop;
 use crate::places::group_key;
 use crate::recall::{Place, headers};
+use crate::receipt::refused;
 use crate::recent::{Print, Seen};
 use crate::reign::Reign;
 
@@ -129,7 +130,7 @@ impl Delivery {
         let own = self.shared.places.realm();
         let Ok(mut envelope) = Envelope::from_bytes(&line.body) else { return Ok(Err(Dead::Kind)) };
         if let Content::GroupPost { from, name, to_group, text } = envelope.content {
-            envelope.content = Content::GroupMessage { from, name, to_group, text };
+            envelope.content = Content::GroupMessage { from, name, to_group, text, file: None };
         }
         (envelope.origin, envelope.dest, envelope.lane) = (own.clone(), own.clone(), None);
         let entry_id = EntryId::new(format!("{}/{from}/#{address}", id.0.simple()))

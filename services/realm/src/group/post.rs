@@ -10,7 +10,7 @@ use antar_proto::{ErrorCode, GroupAddress, UserName};
 use super::GroupError;
 use crate::admin::AdminReply;
 use crate::mail::envelope;
-use crate::send::{SendError, SendId, Sending};
+use crate::send::{Said, SendError, SendId, Sending};
 use crate::shared::Shared;
 
 impl From<GroupError> for SendError {
@@ -35,7 +35,7 @@ impl Shared {
         self: &Arc<Self>,
         from: &UserName,
         group: &GroupAddress,
-        text: &str,
+        said: Said<'_>,
         id: SendId,
     ) -> Result<Sending, SendError> {
         let address = self.group_named(group);
@@ -46,7 +46,7 @@ impl Shared {
         let account = self.accounts.get(from);
         let name = account.as_ref().map_or(from.as_str(), |account| account.name.as_str()).to_owned();
         let (message, key) = (id.message(), id.message().0.simple());
-        let (sender, to_group, text) = (self.address_of(from), address.group.clone(), text.to_owned());
+        let (sender, to_group, text) = (self.address_of(from), address.group.clone(), said.text.to_owned());
         let realm = self.places.realm();
         let (subject, dest, content) = match &address.realm {
             Some(home) => {
@@ -54,7 +54,8 @@ impl Shared {
                 (self.places.outbox(home), home, post)
             }
             None => {
-                let said = Content::GroupMessage { from: sender, name, to_group, text };
+                let file = said.file.cloned();
+                let said = Content::GroupMessage { from: sender, name, to_group, text, file };
                 (self.places.group(&address), realm, said)
             }
         };

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// What [`Header::format`] says.
 pub(super) const FORMAT: &str = "antar-backup";
-/// The version of the format that is written, and the newest that is read.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format that is written, and the newest that is read. The first one had no files.
+pub(super) const VERSION: u32 = 2;
 
 /// A line of a backup. They come in this order; keys, queues and entries are as many as there are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) enum Record {
 pub struct Header {
     /// `antar-backup`.
     pub format: String,
-    /// Of the format: 1.
+    /// Of the format: 2, or 1 without files.
     pub version: u32,
     /// The realm.
     pub realm: String,
@@ -90,7 +90,7 @@ pub struct End {
     pub keys: BTreeMap<String, u64>,
     /// Queues.
     pub queues: u64,
-    /// Entries that no log of Antar's would take, and mail of accounts that are gone: not in the file.
+    /// Entries that no log of Antar's would take, mail of accounts that are gone, and files whose parts are: not in it.
     pub left_out: u64,
 }
 
@@ -107,6 +107,13 @@ impl Body {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
             Err(_) => Self::Base64 { base64: BASE64.encode(bytes) },
+        }
+    }
+
+    /// How many bytes it takes in the file, or nearly so.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Base64 { base64: text } => text.len(),
         }
     }
 

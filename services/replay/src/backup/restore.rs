@@ -14,9 +14,10 @@ use antar_broker::{
 };
 use antar_realm::restored::Restored;
 use antar_realm::snapshot::{
-    CURSORS, KEY_SETTING, PEERS, Restoring, SETTINGS, STREAMS, Snapshot, StartRestoring,
+    CURSORS, FILE_PARTS, FILES, KEY_SETTING, PEERS, Restoring, SETTINGS, STREAMS, Snapshot, StartRestoring,
 };
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::check::Contents;
 use super::compare::{Positions, Wanted};
@@ -28,8 +29,9 @@ use super::source::Source;
 /// Most appends, and bytes of them, that wait for their acknowledgements.
 const IN_FLIGHT_MAX: usize = 2_048;
 const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Keys that are written at once.
+/// Keys that are written at once, and bytes of them.
 const KEYS_AT_ONCE: usize = 64;
+const KEY_BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
 /// How long a queue may take to hand out entries that are there.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The lease of a queue whose position is set, and what is taken at a time.
@@ -133,7 +135,8 @@ pub async fn restore(
     let (mark, went_on) = begin(broker, &snapshot, contents).await?;
     let restored = Restored { epoch: mark.at };
     let streams = snapshot.streams(options.mailbox_entries_max);
-    for (_, bucket) in snapshot.buckets() {
+    let of_files = [FILES, FILE_PARTS].into_iter().filter_map(|name| snapshot.bucket(name));
+    for bucket in snapshot.buckets().into_iter().map(|(_, bucket)| bucket).chain(of_files) {
         broker.open_bucket(&bucket).await?;
     }
     for spec in &streams {
@@ -192,7 +195,7 @@ struct Work<'a> {
     ids_apart: u64,
 }
 
-/// The keys that were written: bucket and key, and the value with when it goes away.
+/// The keys that were written: bucket and key, and the value with when it goes away; of a part of a file its SHA-256.
 type Written = HashMap<(String, String), (Bytes, Option<u64>)>;
 
 impl Work<'_> {
@@ -305,7 +308,7 @@ impl Work<'_> {
     /// Writes all keys, as they are now: how many had gone away by themselves.
     async fn write_keys(&self, positions: &Positions<'_>) -> Result<(Written, u64), RestoreError> {
         let (mut reader, _) = Reader::open(self.path)?;
-        let (mut written, mut expired, mut round) = (Written::new(), 0, Vec::new());
+        let (mut written, mut expired, mut round, mut bytes) = (Written::new(), 0, Vec::new(), 0);
         loop {
             let record = reader.next()?;
             let is_over = matches!(record, None | Some(Record::Queue(_) | Record::Entry(_) | Record::End(_)));
@@ -314,10 +317,12 @@ impl Work<'_> {
                 if record.expires.is_some_and(|expires| expires < now + EXPIRES_AFTER_US) {
                     expired += 1;
                 } else if !(self.options.new_key && record.bucket == SETTINGS && record.key == KEY_SETTING) {
+                    bytes += record.value.text_bytes();
                     round.push(record);
                 }
             }
-            if round.len() == KEYS_AT_ONCE || is_over {
+            if round.len() == KEYS_AT_ONCE || bytes >= KEY_BYTES_AT_ONCE || is_over {
+                bytes = 0;
                 let writes = round.drain(..).map(|record| self.write_key(record, positions));
                 written.extend(futures_util::future::try_join_all(writes).await?);
             }
@@ -345,10 +350,14 @@ impl Work<'_> {
             let peer = self.restored.peer(&value, positions.inbox_upto);
             value = peer.map_err(|_| differs("a peer is not readable"))?;
         }
+        if name == FILES {
+            value = self.restored.file(&value);
+        }
         let left = expires.map(|expires| expires.saturating_sub(Timestamp::now().0));
         let ttl = left.map(|left| Duration::from_micros(left.max(EXPIRES_AFTER_US)));
         self.broker.kv_put(&bucket, &key, value.clone(), Expect::Any, ttl).await?;
-        Ok(((name, key), (value, expires)))
+        let kept = if name == FILE_PARTS { sum(&value) } else { value };
+        Ok(((name, key), (kept, expires)))
     }
 
     /// That no queue stands behind where it is to be. On NATS positions outlive streams that were removed by hand; a
@@ -394,7 +403,8 @@ impl Work<'_> {
     /// Reads all keys back.
     async fn compare_keys(&self, written: &Written) -> Result<(), RestoreError> {
         let mut found = 0;
-        for (name, bucket) in self.snapshot.buckets() {
+        let files = self.snapshot.bucket(FILES).map(|bucket| (FILES.to_owned(), bucket));
+        for (name, bucket) in self.snapshot.buckets().into_iter().chain(files) {
             for entry in self.snapshot.kept_in(self.broker, &bucket).await? {
                 if self.snapshot.is_mark(&name, &entry.key) {
                     continue;
@@ -408,13 +418,25 @@ impl Work<'_> {
         }
         let now = Timestamp::now().0;
         let soon = now + 60 * EXPIRES_AFTER_US;
-        let stays =
-            written.values().filter(|(_, expires)| expires.is_none_or(|expires| expires > soon)).count();
+        let (parts, others): (Vec<_>, Vec<_>) = written.iter().partition(|((name, _), _)| name == FILE_PARTS);
+        for ((name, key), (wanted, _)) in parts {
+            let bucket = self.snapshot.bucket(name).expect("a bucket of every realm");
+            let there = self.broker.kv_get(&bucket, key).await?;
+            if there.is_none_or(|entry| sum(&entry.value) != *wanted) {
+                return Err(RestoreError::Differs(format!("bucket {name} has another {key}")));
+            }
+        }
+        let stays = others.iter().filter(|(_, (_, expires))| expires.is_none_or(|at| at > soon)).count();
         if found < stays {
             return Err(RestoreError::Differs(format!("{found} of at least {stays} keys are there")));
         }
         Ok(())
     }
+}
+
+/// What is remembered of a value that is too large to be.
+fn sum(value: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(&Sha256::digest(value))
 }
 
 /// How many of an entry's subjects have it, in what is left of a restoring that was broken off.

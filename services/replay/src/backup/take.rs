@@ -15,7 +15,9 @@ use antar_broker::{
     StreamSpec,
 };
 use antar_proto::RealmId;
-use antar_realm::snapshot::{ACCOUNTS, CURSORS, DELIVERED, KEY_SETTING, PEERS, SETTINGS, STREAMS, Snapshot};
+use antar_realm::snapshot::{
+    ACCOUNTS, CURSORS, DELIVERED, FILE_PARTS, FILES, KEY_SETTING, PEERS, SETTINGS, STREAMS, Snapshot,
+};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
@@ -148,6 +150,8 @@ struct Cut {
     streams: [StreamSpec; 3],
     upto: BTreeMap<String, u64>,
     buckets: Vec<(String, Vec<KvEntry>)>,
+    /// Keys and records.
+    files: Vec<(String, Bytes)>,
     queues: Vec<QueueRecord>,
 }
 
@@ -178,17 +182,14 @@ impl Taking<'_> {
                 if self.snapshot.is_mark(&bucket, &key) {
                     continue;
                 }
-                let expires = self.snapshot.expires(&bucket, &value);
                 if bucket == ACCOUNTS {
                     accounts.insert(key.clone());
                 }
-                self.write(Record::Key(KeyRecord {
-                    bucket: bucket.clone(),
-                    key,
-                    value: Body::of(&value),
-                    expires,
-                }))?;
+                self.key(&bucket, key, &value)?;
             }
+        }
+        for (key, record) in cut.files {
+            self.file(key, &record).await?;
         }
         for queue in cut.queues {
             self.write(Record::Queue(queue))?;
@@ -217,6 +218,8 @@ impl Taking<'_> {
         // After the queues: what is acknowledged there was kept here before.
         let delivered = self.delivered().await?;
         let cursors = self.kept_in(CURSORS).await?;
+        let files: HashMap<String, Bytes> =
+            snapshot.files(broker).await?.into_iter().map(|entry| (entry.key, entry.value)).collect();
         let mut upto = BTreeMap::new();
         for name in CUT_ORDER {
             let at = STREAMS.iter().position(|known| *known == name).expect("the same three names");
@@ -233,7 +236,40 @@ impl Taking<'_> {
         for (_, entries) in &mut buckets {
             entries.sort_by(|a, b| a.key.cmp(&b.key));
         }
-        Ok(Cut { time, streams, upto, buckets, queues })
+        let between = |KvEntry { key, value, .. }: KvEntry| {
+            let record = snapshot.file_between(files.get(&key).map(|value| &value[..]), &value);
+            (key, record)
+        };
+        let mut files: Vec<_> = snapshot.files(broker).await?.into_iter().map(between).collect();
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Cut { time, streams, upto, buckets, files, queues })
+    }
+
+    /// Writes a file, its parts first; each is read by itself.
+    async fn file(&mut self, key: String, record: &Bytes) -> Result<(), TakeError> {
+        let Some(parts) = self.snapshot.parts_of(record) else {
+            self.end.left_out += 1;
+            return Ok(());
+        };
+        let bucket = self.snapshot.bucket(FILE_PARTS).expect("a bucket of every realm");
+        let mut is_whole = true;
+        for key in parts.keys {
+            match self.broker.kv_get(&bucket, &key).await? {
+                Some(entry) => self.key(FILE_PARTS, key, &entry.value)?,
+                None => is_whole = false,
+            }
+        }
+        if parts.are_needed && !is_whole {
+            // It was removed meanwhile.
+            self.end.left_out += 1;
+            return Ok(());
+        }
+        self.key(FILES, key, record)
+    }
+
+    fn key(&mut self, bucket: &str, key: String, value: &[u8]) -> Result<(), TakeError> {
+        let expires = self.snapshot.expires(bucket, value);
+        self.write(Record::Key(KeyRecord { bucket: bucket.into(), key, value: Body::of(value), expires }))
     }
 
     async fn kept_in(&self, bucket: &str) -> Result<Vec<KvEntry>, TakeError> {
