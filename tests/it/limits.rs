@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use crate::harness::{Builder, Chat, Conn, OneFrame, PATIENCE, eventually, holds_for, ok};
+use crate::harness::{Builder, Chat, Conn, OneFrame, PATIENCE, eventually, holds_for, http_get, ok};
 
 #[test]
 fn a_line_that_does_not_end_in_time_closes_its_connection_only() {
@@ -125,7 +125,9 @@ fn a_reader_that_never_reads_is_closed_while_others_go_on() {
 
 #[test]
 fn a_watcher_that_never_reads_is_closed_and_loses_nothing() {
-    let server = Builder::serve().limit("write_stall_seconds", 1).start();
+    let builder = Builder::serve().env("LISTEN__HTTP", "127.0.0.1:0");
+    let server = builder.limit("write_stall_seconds", 1).start();
+    let http = server.http("realm1").expect("it listens");
     let mut sender = Chat::login(&server, "realm1", "messi");
     let mut watcher = Chat::login(&server, "realm1", "henderson");
     ok(watcher.cmd("watch"));
@@ -140,6 +142,9 @@ fn a_watcher_that_never_reads_is_closed_and_loses_nothing() {
         }
     }
     assert_eq!(sent, count);
+    eventually("the server gives it up", || {
+        http_get(http, "/metrics").contains("antar_watches_open 0").then_some(())
+    });
     let mut again = watcher.again(&server, "realm1");
     // Only now does it read what was on its way; what was not on its way is still unread.
     let mut seen = Vec::new();

@@ -123,3 +123,26 @@ fn a_search_pages_through_more_than_one_answer_holds() {
     assert_eq!(found(page(&mut messi, &from).0), ids[11..14], "before a message");
     assert_eq!(found(search(&mut messi, "jarum 1192")), ids[..1]);
 }
+
+#[test]
+fn what_was_said_in_a_group_is_found_by_its_members_only() {
+    let server = BROKER.demo();
+    let mut messi = Chat::login(&server, "realm1", "messi");
+    let mut henderson = Chat::login(&server, "realm1", "henderson");
+    let mut lineker = Chat::login(&server, "realm2", "lineker");
+    ok(lineker.cmd("addrealm realm1 127.0.0.1 4001"));
+    ok(messi.cmd("addgroup tim"));
+    ok(lineker.cmd("joingroup #tim@realm1"));
+    for n in 0..5 {
+        ok(messi.cmd(&format!("sendgroup #tim Gol ke-{n}")));
+    }
+    assert_eq!(lineker.inbox_of(5).len(), 5);
+    for (chat, group) in [(&mut messi, "#tim"), (&mut lineker, "#tim@realm1")] {
+        let all = ["Gol ke-4", "Gol ke-3", "Gol ke-2", "Gol ke-1", "Gol ke-0"];
+        assert_eq!(texts(&search(chat, &format!("{group} gol limit=2"))), all);
+        assert_eq!(texts(&search(chat, &format!("{group} ke-3"))), all[1..2]);
+        assert!(search(chat, "gol").is_empty(), "groups are searched by name");
+    }
+    refused(henderson.cmd("search #tim gol"), "not-a-member");
+    refused(henderson.cmd("search #tidakada gol"), "no-such-group");
+}

@@ -215,9 +215,12 @@ impl Connection {
                 let history = history.ok_or(ErrorCode::NoSuchMessage)?;
                 Ok(with_more(json!({"messages": history.messages}), history.more))
             }
-            Command::Search { token, words, before, limit } => {
+            Command::Search { token, group, words, before, limit } => {
                 let user = self.user(token).await?;
-                let result = self.edge.realm.search(&user, &words, before, limit).await?;
+                if let Some(group) = &group {
+                    self.edge.realm.may_read_group(&user, group).await?;
+                }
+                let result = self.edge.realm.search(&user, group.as_ref(), &words, before, limit).await?;
                 let SearchResult { found, next } = result.ok_or(ErrorCode::NoSuchMessage)?;
                 let more = next.is_some();
                 Ok(with_more(

@@ -21,6 +21,8 @@ pub struct EdgeConfig {
     pub connections_max: usize,
     /// Most sends of one connection that wait for their acknowledgement.
     pub pipeline_max: usize,
+    /// Further pages, as `Origin` names them (`https://chat.example`, in lower case), from which a WebSocket is taken.
+    pub origins: Vec<String>,
     /// How long a reader may take nothing while there is something for it.
     pub write_stall: Duration,
     /// How long a send waits for its acknowledgement before it is answered `unavailable`.
@@ -45,6 +47,7 @@ impl Default for EdgeConfig {
             guest_time: Duration::from_secs(600),
             connections_max: 65_536,
             pipeline_max: 1_024,
+            origins: Vec::new(),
             write_stall: Duration::from_secs(30),
             ack_time: Duration::from_secs(5),
             drain_time: Duration::from_secs(6),

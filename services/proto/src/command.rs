@@ -136,7 +136,7 @@ commands! {
     Watch ["watch"] "TOKEN" 1..=1 text=false session=true "pushes new messages on this connection, the unread ones first";
     Unwatch ["unwatch"] "TOKEN" 1..=1 text=false session=true "ends watch";
     History ["history"] "TOKEN [USER|@REALM|USER@REALM|#GROUP] [before=ID] [limit=N]" 1..=4 text=false session=true "what was said, newest last, read or not";
-    Search ["search"] "TOKEN WORDS [before=PLACE] [limit=N]" 2..=2 text=true session=true "messages that have all these words, newest first";
+    Search ["search"] "TOKEN [#GROUP] WORDS [before=PLACE] [limit=N]" 2..=2 text=true session=true "messages that have all these words, newest first";
     Status ["status"] "TOKEN ID" 2..=2 text=false session=true "where a message that you sent is";
     Block ["block"] "TOKEN USER[@REALM]" 2..=2 text=false session=true "refuses messages from a user, as if you did not exist";
     Unblock ["unblock"] "TOKEN USER[@REALM]" 2..=2 text=false session=true "ends block";
@@ -393,6 +393,8 @@ pub enum Command<'a> {
     },
     Search {
         token: &'a str,
+        /// The group in which is searched; without one, in what was written to the user and by the user.
+        group: Option<GroupAddress>,
         words: Vec<&'a str>,
         before: Before,
         limit: usize,

@@ -252,10 +252,15 @@ fn search<'a>(token: &'a str, text: &'a str) -> Result<Command<'a>, &'static str
         }
         words.pop();
     }
+    let group = match words.first().filter(|word| word.starts_with('#') && word.len() > 1) {
+        Some(word) => Some(word.parse().map_err(|_| "that is not #GROUP")?),
+        None => None,
+    };
+    let words: Vec<&str> = words.into_iter().skip(usize::from(group.is_some())).collect();
     match words.len() {
         0 => Err("no word to search for"),
         n if n > SEARCH_WORDS_MAX => Err("more than 8 words"),
-        _ => Ok(Command::Search { token, words, before, limit }),
+        _ => Ok(Command::Search { token, group, words, before, limit }),
     }
 }
 
@@ -358,7 +363,7 @@ mod tests {
 
     #[test]
     fn what_is_searched_for_stands_before_the_options() {
-        let search = |words, before, limit| Command::Search { token: "T", words, before, limit };
+        let search = |words, before, limit| Command::Search { token: "T", group: None, words, before, limit };
         assert_eq!(
             command("search T  gol  bunuh diri"),
             search(vec!["gol", "bunuh", "diri"], Before::Newest, 20)
@@ -369,6 +374,13 @@ mod tests {
             search(vec!["limit=3", "gol"], Before::Message(id.parse().unwrap()), 7)
         );
         assert_eq!(command("search T gol before=17"), search(vec!["gol"], Before::Place(17), 20));
+        let group = "tim@realm2".parse().ok();
+        let (words, before) = (vec!["gol"], Before::Newest);
+        assert_eq!(
+            command("search T #tim@realm2 gol"),
+            Command::Search { token: "T", group, words, before, limit: 20 }
+        );
+        assert_eq!(code(b"search T #tim"), "bad-request");
         for bad in
             ["", "limit=3", "x limit=0", "x limit=101", "x before=", "x before=-1", "a b c d e f g h i"]
         {

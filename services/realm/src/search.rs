@@ -1,6 +1,6 @@
 //! Searching what a user may read: which messages have all of some words, the newest first.
 //!
-//! There is no index: a search looks through the entries of the user's own mailbox, as `history` does, a bounded number at
+//! There is no index: a search looks through the entries of the user's own mailbox, or of a group's log, as `history` does, a bounded number at
 //! a time, and says where to go on. So it is the same on every broker, costs a send nothing, and is never behind. Owns: what
 //! counts as having a word, and the bounds. Must not know: how a client asks.
 
@@ -9,17 +9,17 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use antar_broker::{Entry, Filter, ReadError, ReadFrom, ReadLimit, Seq, Timestamp};
-use antar_proto::command::Before;
+use antar_proto::command::{Before, With};
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::Found;
-use antar_proto::{MessageId, UserName};
+use antar_proto::{GroupAddress, MessageId, UserName};
 use icu_casemap::CaseMapperBorrowed;
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use memchr::memmem::Finder;
 
 use crate::mail::Mail;
 use crate::mailbox::{APPENDED_TOGETHER, CLOCK_SKEW_US, INBOX_LIMIT, time_of};
-use crate::places::{BOX_SENT, BOX_STATUS, box_of};
+use crate::places::{BOX_SENT, BOX_STATUS, box_of, is_of_group};
 use crate::realm::Realm;
 use crate::shared::Shared;
 
@@ -73,15 +73,17 @@ fn fold(text: &str) -> Cow<'_, str> {
 }
 
 impl Realm {
-    /// Messages that a user may read and that have all of these words, newest first. `None` if there is no message `before`.
+    /// Messages that a user may read and that have all of these words, newest first: of what was written to the user and by the
+    /// user, or of a group. `None` if there is no message `before`.
     pub async fn search(
         &self,
         user: &UserName,
+        group: Option<&GroupAddress>,
         words: &[&str],
         before: Before,
         limit: usize,
     ) -> Result<Option<SearchResult>, ReadError> {
-        self.shared.search(user, words, before, limit).await
+        self.shared.search(user, group, words, before, limit).await
     }
 }
 
@@ -90,11 +92,13 @@ impl Shared {
     pub(crate) async fn search(
         &self,
         user: &UserName,
+        group: Option<&GroupAddress>,
         words: &[&str],
         before: Before,
         limit: usize,
     ) -> Result<Option<SearchResult>, ReadError> {
-        let (words, filter) = (Words::new(words), self.places.mail_all(user));
+        let with = group.map_or(With::All, |group| With::Group(group.clone()));
+        let (words, filter) = (Words::new(words), self.said(user, &with));
         let place = match before {
             Before::Newest => None,
             Before::Place(place) => Some(Seq(place)),
@@ -144,6 +148,9 @@ impl Shared {
     }
 
     fn found(&self, user: &UserName, entry: &Entry, mail: &Mail<'_>) -> Found {
+        if is_of_group(&entry.subject) {
+            return Found { mailbox: BOX_LOCAL.into(), message: self.message_to(user, mail) };
+        }
         let mailbox = box_of(&entry.subject);
         if mailbox != BOX_SENT {
             return Found { mailbox: mailbox.into(), message: self.message_to(user, mail) };

@@ -163,6 +163,13 @@ pub(crate) const KEYS: &[Key] = &[
     )
     .flag("--http"),
     Key::new(
+        "listen.origins",
+        Kind::Text("addresses such as https://chat.example, with commas; empty for none"),
+        Some(""),
+        "Further addresses of the page, as browsers show them (scheme, host and a port that is not the usual one): behind a proxy that asks by another name. \
+         A WebSocket is taken from pages of these, and from those of the host that was asked.",
+    ),
+    Key::new(
         "tls.certificate_file",
         FILE,
         Some(""),

@@ -297,7 +297,7 @@ impl Config {
         realm.key_file = Some(key_file.unwrap_or_else(|| broker.key_file(&realm.id)));
         Some(Self {
             realm,
-            edge: edge?,
+            edge: EdgeConfig { origins: listen.origins, ..edge? },
             command: listen.command,
             tls: listen.tls,
             http: listen.http,
@@ -313,6 +313,7 @@ struct Listen {
     command: SocketAddr,
     tls: Option<SocketAddr>,
     http: Option<SocketAddr>,
+    origins: Vec<String>,
     certificate: Option<CertificateFiles>,
 }
 
@@ -328,6 +329,7 @@ fn listen(raw: &mut Raw) -> Option<Listen> {
     let allow_plaintext = raw.flag("listen.allow_plaintext");
     let tls = raw.take("listen.tls", optional);
     let http = raw.take("listen.http", optional);
+    let origins = raw.take("listen.origins", origins);
     let certificate = raw.certificate("tls.certificate_file", "tls.key_file");
     let plain_http = http.flatten().filter(|_| matches!(certificate, Some(None)));
     let plain = [
@@ -350,7 +352,18 @@ fn listen(raw: &mut Raw) -> Option<Listen> {
             "listen.tls is {tls}, and there is no certificate to show: set tls.certificate_file and tls.key_file"
         ));
     }
-    Some(Listen { command: command?, tls: tls?, http: http?, certificate: certificate? })
+    Some(Listen { command: command?, tls: tls?, http: http?, origins: origins?, certificate: certificate? })
+}
+
+/// Origins (RFC 6454, 6.2) with commas between them: a scheme, a host, and no path.
+fn origins(text: &str) -> Option<Vec<String>> {
+    let all = text.split(',').map(str::trim).filter(|one| !one.is_empty());
+    let checked = all.map(|one| {
+        let place = one.strip_prefix("https://").or_else(|| one.strip_prefix("http://"))?;
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
+        (!place.is_empty() && place.bytes().all(is_plain)).then(|| one.to_ascii_lowercase())
+    });
+    checked.collect()
 }
 
 /// Where traces are posted, if anywhere. A program that cannot do it says so, rather than nothing.

@@ -33,7 +33,7 @@ pub(super) async fn upgrade(
     mut request: Request,
 ) -> Response {
     let Served { edge, .. } = served;
-    let accept = match accept(request.headers()) {
+    let accept = match accept(request.headers(), &edge.config.origins) {
         Ok(accept) => accept,
         Err(refused) => return *refused,
     };
@@ -65,7 +65,7 @@ async fn serve(
 }
 
 /// The answer to the client's key; or why this is no WebSocket for us.
-fn accept(headers: &HeaderMap) -> Result<String, Box<Response>> {
+fn accept(headers: &HeaderMap, origins: &[String]) -> Result<String, Box<Response>> {
     let has = |name: HeaderName, word: &str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
@@ -80,15 +80,15 @@ fn accept(headers: &HeaderMap) -> Result<String, Box<Response>> {
     let Some(key) = key.filter(|key| BASE64.decode(key).is_ok_and(|key| key.len() == 16)) else {
         return Err(Box::new((StatusCode::BAD_REQUEST, "a key of 16 bytes is missing\n").into_response()));
     };
-    if !is_origin_good(headers) {
+    if !is_origin_good(headers, origins) {
         return Err(Box::new((StatusCode::FORBIDDEN, "this page is from elsewhere\n").into_response()));
     }
     Ok(BASE64.encode(&Sha1::new().chain_update(key).chain_update(ACCEPT_SALT).finalize()))
 }
 
-/// Whether a page that may do so asks: one that comes from here. What is no browser says nothing, and has nothing that a page
-/// could abuse.
-fn is_origin_good(headers: &HeaderMap) -> bool {
+/// Whether a page that may do so asks: one that comes from here, or from one of `origins`. What is no browser says nothing, and has
+/// nothing that a page could abuse.
+fn is_origin_good(headers: &HeaderMap, origins: &[String]) -> bool {
     let mut all = headers.get_all(ORIGIN).iter();
     let (origin, host) = match (all.next(), all.next()) {
         (None, _) => return true,
@@ -96,6 +96,9 @@ fn is_origin_good(headers: &HeaderMap) -> bool {
         (Some(_), Some(_)) => return false,
     };
     let Ok(origin) = origin else { return false };
+    if origins.iter().any(|known| known.eq_ignore_ascii_case(origin)) {
+        return true;
+    }
     let place = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
     place.is_some_and(|place| host.is_some_and(|host| host.eq_ignore_ascii_case(place)))
 }
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_key_is_answered_as_the_standard_says() {
-        let answer = accept(&headers(None)).unwrap();
+        let answer = accept(&headers(None), &[]).unwrap();
         assert_eq!(answer, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
@@ -136,7 +139,17 @@ mod tests {
             ("null", false),
             ("", false),
         ] {
-            assert_eq!(accept(&headers(Some(origin))).is_ok(), is_good, "{origin}");
+            assert_eq!(accept(&headers(Some(origin)), &[]).is_ok(), is_good, "{origin}");
+        }
+        let others = ["https://chat.example".to_owned()];
+        for (origin, is_good) in [
+            ("https://chat.example", true),
+            ("https://Chat.Example", true),
+            ("http://chat.example:8001", true),
+            ("http://chat.example", false),
+            ("https://chat.example.evil.example", false),
+        ] {
+            assert_eq!(accept(&headers(Some(origin)), &others).is_ok(), is_good, "{origin}");
         }
     }
 }

@@ -205,6 +205,7 @@ export function chatView(session, { isUp }) {
 
   function search() {
     openSearch(session, {
+      start: store.current?.kind === 'group' ? `${store.short(store.current.key)} ` : '',
       reveal: async (talk, id) => {
         await open(talk, { focus: false });
         if (!await parts.messages.reveal(id)) say(t('search.gone'));

@@ -1,4 +1,4 @@
-// `/`: looks through all that was said to and by oneself, in the realm and not only in what is loaded here.
+// `/`: looks through all that was said to and by oneself, or in a group, in the realm and not only in what is loaded here.
 
 import { dialogHead, h, icon, openDialog } from '../dom.js';
 import { Lost } from '../net.js';
@@ -9,9 +9,9 @@ import { plain } from '../store.js';
 /** Time without a key after which is searched, in milliseconds. */
 const PAUSE_MS = 250;
 
-export function openSearch(session, { reveal }) {
+export function openSearch(session, { reveal, start = '' }) {
   const { store } = session;
-  const input = h('input', { type: 'text', role: 'searchbox', class: 'search-input', 'aria-label': t('search'), placeholder: t('search.hint'), autocomplete: 'off' });
+  const input = h('input', { type: 'text', role: 'searchbox', class: 'search-input', 'aria-label': t('search'), placeholder: t('search.hint'), autocomplete: 'off', value: start });
   const state = h('p', { class: 'search-state', role: 'status' });
   const list = h('ul', { class: 'found-list' });
   const more = h('button', { type: 'button', class: 'link', hidden: true, onclick: () => search(next) }, t('search.more'));
