@@ -5,6 +5,7 @@
 //! command line, the command port, files and signals, as it would for anybody else.
 
 mod broker;
+mod browser;
 mod chat;
 mod conn;
 mod disk;
@@ -21,6 +22,7 @@ mod tls;
 mod transcript;
 
 pub(crate) use broker::Broker;
+pub(crate) use browser::{Browser, Driver};
 pub(crate) use chat::Chat;
 pub(crate) use conn::{Conn, OneFrame};
 pub(crate) use disk::Disk;

@@ -52,6 +52,7 @@ impl Builder {
     pub(crate) fn demo_on(port: u16) -> Self {
         let mut demo = Self::demo();
         demo.args[2] = port.to_string();
+        demo.args.extend(["--http-port", "0"].map(String::from));
         demo
     }
 

@@ -123,3 +123,14 @@ fn the_demo_listens_on_two_neighbouring_ports_when_told_one() {
     }
     panic!("no two neighbouring ports are free");
 }
+
+#[test]
+fn a_demo_whose_page_has_no_port_says_which_flag_chooses_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let dir = TempDir::new().expect("a temporary directory");
+    let data = dir.path().to_str().expect("a temporary path is UTF-8");
+    let output = antar(["demo", "--port", "0", "--http-port", &port, "--data", data]).exits(1);
+    assert!(output.stderr.contains(&format!("127.0.0.1:{port}")), "{output:?}");
+    assert!(output.stderr.contains("--http-port"), "{output:?}");
+}

@@ -27,6 +27,8 @@ mod bench;
 #[cfg(test)]
 mod broker_lost;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod command_line;

@@ -197,3 +197,54 @@ fn each_hop_logs_the_trace_context_when_it_is_asked_to_and_never_what_is_said() 
         assert!(lines.iter().any(|line| has(&line)), "{hop}: {lines:?}");
     }
 }
+
+#[test]
+fn a_message_to_a_group_is_followed_to_its_home_and_to_each_realm_with_members() {
+    let server = BROKER.demo();
+    let [mut messi, mut lineker] = people(&server);
+    let mut other = Chat::login(&server, "realm2", "henderson");
+    ok(messi.cmd("addgroup tim"));
+    ok(lineker.cmd("joingroup #tim@realm1"));
+    ok(other.cmd("joingroup #tim@realm1"));
+    server.operate(&["realm", "pause", "realm2"]);
+    let id = send(&mut messi, "sendgroup #tim rahasia");
+    // The lane may not have heard of the pause yet: then it waits in the inbox.
+    let waits: Value = eventually("it waits", || {
+        let trace = trace(&server, &id);
+        missing(&trace)
+            .iter()
+            .any(|why| why.contains("it waits in the lane") || why.contains("in the inbox of"))
+            .then_some(trace)
+    });
+    assert_eq!(stages(&waits)[..2], ["accepted realm1", "lane realm1"]);
+    assert!(missing(&waits)[0].ends_with("is paused"), "{waits}");
+    assert_eq!((text(&waits, "group"), text(&waits, "from")), ("tim@realm1", "messi@realm1"));
+    server.operate(&["realm", "resume", "realm2"]);
+    assert_eq!(texts(&lineker.inbox_of(1)), ["rahasia"]);
+    lineker.settle();
+    let arrived = trace(&server, &id);
+    let way = ["accepted realm1", "lane realm1", "stored realm2", "delivered realm2", "read realm2"];
+    assert_eq!(stages(&arrived), way);
+    assert_eq!(hop(&arrived, "read", "realm2")["users"], serde_json::json!(["lineker"]));
+    assert_eq!(missing(&arrived), ["read: henderson has not read it"]);
+    assert!(!arrived.to_string().contains("rahasia"), "no text");
+
+    let post = send(&mut lineker, "sendgroup #tim@realm1 jawaban");
+    assert_eq!(texts(&other.inbox_of(2)), ["rahasia", "jawaban"]);
+    assert_eq!(texts(&messi.inbox_of(1)), ["jawaban"]);
+    messi.settle();
+    let back = trace(&server, &post);
+    let shown = stages(&back);
+    let way = [
+        "accepted realm2",
+        "stored realm1",
+        "delivered realm1",
+        "lane realm1",
+        "stored realm2",
+        "delivered realm2",
+    ];
+    assert!(way.iter().all(|stage| shown.contains(&(*stage).to_owned())), "{back}");
+    assert_eq!(hop(&back, "read", "realm1")["users"], serde_json::json!(["messi"]));
+    let said = run(&server, &post, &[]).exits(0).stdout;
+    assert!(said.contains("from lineker@realm2 to #tim@realm1"), "{said}");
+}

@@ -12,6 +12,7 @@ use crate::admin::{
 };
 use crate::bench::BenchArgs;
 use crate::config::Flag;
+use crate::demo::DEMO_DIRECTORY;
 use crate::doctor::DoctorArgs;
 use crate::healthcheck::HealthcheckArgs;
 use crate::status::StatusArgs;
@@ -87,6 +88,9 @@ pub(crate) struct DemoArgs {
     /// Port of realm1; realm2 has the next one. 0 takes two free ones.
     #[arg(long, default_value_t = 4001, value_parser = clap::value_parser!(u16).range(..65535))]
     pub(crate) port: u16,
+    /// Port of realm1's page; realm2's has the next one. 0 takes two free ones [default: 4000 more than --port, so 8001]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(..65535))]
+    pub(crate) http_port: Option<u16>,
     /// Directory of the database, made if it is not there.
     #[arg(long, value_name = "DIR", default_value = DEMO_DIRECTORY, value_hint = ValueHint::DirPath)]
     pub(crate) data: PathBuf,
@@ -97,11 +101,6 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
 }
-
-/// Where `antar demo` keeps its database unless told otherwise, in the working directory.
-pub(crate) const DEMO_DIRECTORY: &str = "antar-demo";
-/// The file in there.
-pub(crate) const DEMO_FILE: &str = "antar-demo.db";
 
 /// Settings that have flags; the environment and a file set the others.
 #[derive(Debug, Args)]

@@ -17,8 +17,8 @@ pub(crate) async fn run(args: ServeArgs, environment: &Environment) -> Outcome {
     let config = Config::load(sources(&args, environment)).or_exit(Exit::Usage)?;
     let logging = crate::log::init(&config.log)?;
     let Config { realm, command, tls, http, certificate, .. } = config;
-    let site = Site { realm, command, tls, http, certificate, flag: "--listen" };
-    let outcome = server::run(&config.broker, &config.edge, vec![site], |_| {}).await;
+    let site = Site { realm, command, tls, http, certificate, flag: "--listen", http_flag: "--http" };
+    let outcome = server::run(&config.broker, &config.edge, vec![site], |_| Ok(())).await;
     logging.end().await;
     outcome
 }

@@ -30,12 +30,23 @@ pub(crate) struct Site {
     pub(crate) command: SocketAddr,
     /// Where its clients connect over TLS.
     pub(crate) tls: Option<SocketAddr>,
-    /// Where its health is answered.
+    /// Where its page is, and its health is answered.
     pub(crate) http: Option<SocketAddr>,
     /// What is shown to clients that speak TLS.
     pub(crate) certificate: Option<CertificateFiles>,
     /// The flag that chooses another address, for the message if this one is taken.
     pub(crate) flag: &'static str,
+    /// The same for `http`.
+    pub(crate) http_flag: &'static str,
+}
+
+/// Where a site listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    /// For clients.
+    pub(crate) command: SocketAddr,
+    /// For HTTP.
+    pub(crate) http: Option<SocketAddr>,
 }
 
 /// A site whose addresses are taken.
@@ -49,7 +60,7 @@ pub(crate) async fn run(
     broker: &BrokerConfig,
     edge: &EdgeConfig,
     sites: Vec<Site>,
-    welcome: impl FnOnce(&[SocketAddr]),
+    welcome: impl FnOnce(&[Addresses]) -> Outcome,
 ) -> Outcome {
     let (stop, reload) = (on_signal()?, signal(SignalKind::hangup())?);
     // Addresses first: a port that is taken is found before anything is opened or made.
@@ -66,11 +77,11 @@ pub(crate) async fn run(
         let local =
             |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
         let (tls, http) = (local(tls)?, local(http)?);
+        addresses.push(Addresses { command: address, http });
         let http = http.map_or_else(|| "off".into(), |http| http.to_string());
         certificates.extend(shown.clone());
         edges.spawn(antar_edge::run(site.listeners, realm.clone(), edge.clone(), stop.clone()));
         realms.push(realm);
-        addresses.push(address);
         if !address.ip().is_loopback() {
             tracing::warn!(command = %address, "plain text beyond this machine: passwords and messages cross the network readable");
         }
@@ -79,7 +90,7 @@ pub(crate) async fn run(
         let tls = tls.map_or_else(String::new, |tls| format!(" tls={tls}"));
         say::line(format!("listening realm={id} command={address} http={http}{tls}"))?;
     }
-    welcome(&addresses);
+    welcome(&addresses)?;
     // Cancel-safe: what is dropped has nothing half done between two looks.
     tokio::select! {
         () = stop.cancelled() => {}
@@ -124,7 +135,7 @@ fn bind(site: Site) -> Outcome<Bound> {
     let certificates = site.certificate.map(read).transpose().or_exit(Exit::Usage)?;
     let command = listen(site.command, site.flag)?;
     let tls = site.tls.map(|address| listen(address, "listen.tls")).transpose()?;
-    let http = site.http.map(|address| listen(address, "--http")).transpose()?;
+    let http = site.http.map(|address| listen(address, site.http_flag)).transpose()?;
     Ok(Bound { realm: site.realm, listeners: Listeners { command, tls, http, certificates } })
 }
 

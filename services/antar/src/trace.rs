@@ -64,7 +64,8 @@ async fn find(broker: &SharedBroker, args: &TraceArgs) -> Result<Option<Trace>, 
 }
 
 fn show(trace: &Trace) -> Outcome {
-    let to: Vec<String> = trace.to.iter().map(ToString::to_string).collect();
+    let group = trace.group.iter().map(|group| format!("#{group}"));
+    let to: Vec<String> = trace.to.iter().map(ToString::to_string).chain(group).collect();
     say::line(format!("{} from {} to {}", trace.id, trace.from, to.join(", ")))?;
     let mut rows = vec![["time", "", "stage", "realm", "seq", ""].map(String::from).to_vec()];
     rows.extend(trace.hops.iter().map(|hop| {

@@ -24,8 +24,9 @@ pub(crate) use quarantine::QuarantineCommand;
 
 pub(crate) use user::RemoveArgs;
 
-use crate::cli::{DEMO_DIRECTORY, DEMO_FILE, OperatorArgs, RealmArgs, RealmCommand, UserArgs};
+use crate::cli::{OperatorArgs, RealmArgs, RealmCommand, UserArgs};
 use crate::config::{BrokerConfig, Config, Environment, Flag, Sources};
+use crate::demo::{DEMO_DIRECTORY, DEMO_FILE};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 pub(crate) use operator::{Operator, Target};
 

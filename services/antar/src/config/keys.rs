@@ -157,7 +157,7 @@ pub(crate) const KEYS: &[Key] = &[
         "listen.http",
         Kind::Text("an IP address and a port, such as 127.0.0.1:8080; empty or off for none"),
         Some(""),
-        "Where health (/healthz, /readyz), metrics (/metrics, for Prometheus), WebSocket (/ws) and hooks of bots (/hook/) are answered \
+        "Where the page (/), health (/healthz, /readyz), metrics (/metrics, for Prometheus), WebSocket (/ws), files (/files) and hooks of bots (/hook/) are answered \
          over HTTP. With tls.certificate_file it is HTTPS, and plain HTTP is taken from this machine only; without, beyond this \
          machine only with listen.allow_plaintext.",
     )

@@ -1,4 +1,4 @@
-//! What an edge answers over HTTP: health, metrics, hooks of bots, files, and WebSocket.
+//! What an edge answers over HTTP: the page, health, metrics, hooks of bots, files, and WebSocket.
 //!
 //! Owns: the routes, in one place, and what bounds a client. The listener is on loopback unless it is told otherwise.
 
@@ -7,6 +7,7 @@ mod health;
 mod hook;
 mod listener;
 mod metrics;
+mod page;
 mod ws;
 
 pub(crate) use listener::Bounded;
@@ -29,7 +30,9 @@ use crate::listener::Edge;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a path that is not there is answered.
-const NOT_FOUND: &str = "not found; there is /healthz, /readyz, /metrics, /hook/SECRET, /files and /ws\n";
+const NOT_FOUND: &str =
+    "not found; there is the page at /, /healthz, /readyz, /metrics, /hook/SECRET, /files and /ws
+";
 
 /// What the answers need.
 #[derive(Clone)]
@@ -66,6 +69,7 @@ pub(crate) async fn run<L>(
         .route("/files", post(files::upload))
         .route("/files/{id}", get(files::download))
         .route("/ws", get(ws::upgrade))
+        .merge(page::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, NOT_FOUND) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Served { edge, ending, metrics, transfers });

@@ -131,7 +131,7 @@ impl Look {
         let mut found = self.scan(self.places.mail_of_all(), part, &is_appended).await?;
         let is_in = |entry: &Entry| self.is_in(&entry.body);
         if found.is_empty() {
-            for filter in self.places.between_realms() {
+            for filter in self.places.between_realms().into_iter().chain([self.places.groups()]) {
                 found.extend(self.scan(filter, part, &is_in).await?);
             }
         }

@@ -1,15 +1,16 @@
 //! Where a message is: its hops through every realm whose log can be read, and what is missing.
 //!
 //! * `look` — reads one realm's log, from about the time at which the message was made.
-//! * `way` — puts together what was found.
+//! * `way` — puts together what was found, `said` of a message to a group.
 //!
 //! Owns: what a hop is. Must not know: who asks, or how it is shown. Nothing here writes, and nothing needs a running realm.
 
 mod look;
+mod said;
 mod way;
 
 use antar_broker::{ReadError, SharedBroker};
-use antar_proto::{Address, MessageId, RealmId, UserName};
+use antar_proto::{Address, GroupAddress, MessageId, RealmId, UserName};
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ use look::Look;
 pub enum Stage {
     /// Its sender's realm has stored it: what the sender's OK means.
     Accepted,
-    /// The other realm's log has acknowledged what the lane has brought.
+    /// The other realm's log has acknowledged what the lane has brought; of what was said in a group, it was put into the lane.
     Lane,
     /// It stands in the other realm's inbox.
     Stored,
@@ -111,8 +112,11 @@ pub struct Trace {
     pub traceparent: Option<String>,
     /// Who sent it.
     pub from: Address,
-    /// To whom.
+    /// To whom; nobody, if it is for a group.
     pub to: Vec<Address>,
+    /// The group that it is for, with the realm that it lives in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupAddress>,
     /// What has happened, in the order of time.
     pub hops: Vec<Hop>,
     /// What has not.

@@ -7,10 +7,11 @@ use antar_broker::{Entry, ReadError, Seq};
 use antar_proto::envelope::{Content, Envelope, Outcome};
 use antar_proto::names::BOX_LOCAL;
 use antar_proto::reply::State;
-use antar_proto::{Address, MessageId, RealmId, UserName};
+use antar_proto::{Address, GroupAddress, MessageId, RealmId, UserName};
 use serde::Deserialize;
 
 use super::look::{Look, whose};
+use super::said::Said;
 use super::{Hop, Missing, Stage, Trace};
 use crate::admin::LetterState;
 use crate::clock::rfc3339;
@@ -18,7 +19,7 @@ use crate::hop::edge_of;
 use crate::letters::Mark;
 use crate::mailbox::status_event;
 use crate::peer::Peer;
-use crate::places::{BOX_SENT, DEAD};
+use crate::places::{BOX_SENT, DEAD, Source};
 use crate::redrive::LETTER_HEADER;
 use crate::shared::{PAUSED, Setting};
 
@@ -28,22 +29,22 @@ const BOXES_MAX: usize = 64;
 const EDGES: &str = "edges";
 
 /// The part of a message that is for one realm.
-struct Part {
-    origin: RealmId,
-    dest: RealmId,
-    from: UserName,
-    to: Vec<UserName>,
-    is_group: bool,
-    traceparent: Option<String>,
+pub(super) struct Part {
+    pub(super) origin: RealmId,
+    pub(super) dest: RealmId,
+    pub(super) from: UserName,
+    pub(super) to: Vec<UserName>,
+    pub(super) is_group: bool,
+    pub(super) traceparent: Option<String>,
 }
 
-struct Way<'a> {
+pub(super) struct Way<'a> {
     looks: &'a [Look],
     id: MessageId,
     /// What was found at first.
     found: &'a [Arc<Entry>],
-    hops: Vec<Hop>,
-    missing: Vec<Missing>,
+    pub(super) hops: Vec<Hop>,
+    pub(super) missing: Vec<Missing>,
 }
 
 /// Puts together the way of the message in these entries; `None` if it is in none of them.
@@ -61,36 +62,56 @@ pub(super) async fn of(
         let part = Part { origin, dest, from: from.user, to, is_group: group, traceparent };
         parts.entry(key).or_insert(part);
     }
-    let Some(first) = parts.values().next() else { return Ok(None) };
+    let mut way = Way { looks, id, found: &found, hops: Vec::new(), missing: Vec::new() };
+    let Some(first) = parts.values().next() else {
+        let envelopes = found.iter().filter_map(|entry| look.envelope_in(&entry.body));
+        // A post carries the context that the message has from then on.
+        let Some(said) = envelopes.filter_map(Said::of).max_by_key(|said| said.traceparent.is_some()) else {
+            return Ok(None);
+        };
+        way.said(&said).await?;
+        let Said { group, from, traceparent } = said;
+        return Ok(Some(way.trace(traceparent, from, Vec::new(), Some(group))));
+    };
     let from = Address { user: first.from.clone(), realm: first.origin.clone() };
     let of = |part: &Part| {
         part.to.iter().map(|user| Address { user: user.clone(), realm: part.dest.clone() }).collect()
     };
     let to: Vec<Address> = parts.values().flat_map(|part| -> Vec<Address> { of(part) }).collect();
     let traceparent = parts.values().find_map(|part| part.traceparent.clone());
-    let mut way = Way { looks, id, found: &found, hops: Vec::new(), missing: Vec::new() };
     for part in parts.values() {
         match part.origin == part.dest {
             true => way.within(part).await?,
             false => way.between(part).await?,
         }
     }
-    let Way { mut hops, missing, .. } = way;
-    hops.sort_by_key(|hop| (hop.at.is_none(), hop.at, hop.stage));
-    let mut before = None;
-    for hop in &mut hops {
-        hop.after_us = hop.at.zip(before).map(|(at, before)| at.saturating_sub(before));
-        before = hop.at.or(before);
-    }
-    Ok(Some(Trace { id, traceparent, from, to, hops, missing }))
+    Ok(Some(way.trace(traceparent, from, to, None)))
 }
 
 impl<'a> Way<'a> {
-    fn look(&self, realm: &RealmId) -> Option<&'a Look> {
+    /// All that was found, in its order.
+    fn trace(
+        self,
+        traceparent: Option<String>,
+        from: Address,
+        to: Vec<Address>,
+        group: Option<GroupAddress>,
+    ) -> Trace {
+        let Self { id, mut hops, missing, .. } = self;
+        hops.sort_by_key(|hop| (hop.at.is_none(), hop.at, hop.stage));
+        let mut before = None;
+        for hop in &mut hops {
+            hop.after_us = hop.at.zip(before).map(|(at, before)| at.saturating_sub(before));
+            before = hop.at.or(before);
+        }
+        Trace { id, traceparent, from, to, group, hops, missing }
+    }
+
+    pub(super) fn look(&self, realm: &RealmId) -> Option<&'a Look> {
         self.looks.iter().find(|look| look.realm() == realm)
     }
 
-    fn misses(&mut self, stage: Stage, realm: &RealmId, why: String) {
+    pub(super) fn misses(&mut self, stage: Stage, realm: &RealmId, why: String) {
         self.missing.push(Missing { stage, realm: realm.clone(), why });
     }
 
@@ -164,7 +185,7 @@ impl<'a> Way<'a> {
     }
 
     /// A message from one realm to another.
-    async fn between(&mut self, part: &Part) -> Result<(), ReadError> {
+    pub(super) async fn between(&mut self, part: &Part) -> Result<(), ReadError> {
         let carried = match self.look(&part.origin) {
             Some(look) => self.at_origin(look, part).await?,
             None => {
@@ -203,17 +224,42 @@ impl<'a> Way<'a> {
             self.delivered(look, part, &part.to, part.dest.as_str()).await?;
         }
         let is_carried = self.news(look, part).await?;
-        if let Some(entry) = sent.filter(|_| !is_carried) {
-            let queue = look.places.lane_queue(&part.dest);
-            if let Some(ahead) = look.ahead(&queue, &outbox, entry.seq).await? {
-                let why = self.why_lane_waits(look, &part.dest).await?;
-                let lane =
-                    format!("it waits in the lane {} → {}: {ahead} ahead of it{why}", part.origin, part.dest);
-                self.misses(Stage::Lane, &part.origin, lane);
-                return Ok(false);
-            }
+        if let Some(entry) = sent.filter(|_| !is_carried)
+            && let Some(why) = self.why_it_waits(look, part, entry.seq).await?
+        {
+            self.misses(Stage::Lane, &part.origin, why);
+            return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Why what stands in an outbox was not carried yet; `None` if it was.
+    pub(super) async fn why_it_waits(
+        &self,
+        look: &Look,
+        part: &Part,
+        seq: Seq,
+    ) -> Result<Option<String>, ReadError> {
+        let (queue, outbox) = (look.places.lane_queue(&part.dest), look.places.outbox(&part.dest));
+        let Some(ahead) = look.ahead(&queue, &outbox, seq).await? else { return Ok(None) };
+        let why = self.why_lane_waits(look, &part.dest).await?;
+        Ok(Some(format!("it waits in the lane {} → {}: {ahead} ahead of it{why}", part.origin, part.dest)))
+    }
+
+    /// Where it came in.
+    pub(super) async fn came_in(
+        &mut self,
+        look: &Look,
+        part: &Part,
+    ) -> Result<Option<(Source, Arc<Entry>)>, ReadError> {
+        for source in [look.places.source(None), look.places.source(Some(&part.origin))] {
+            let came = look.one(&source.inbox, |entry| look.envelope_in(&entry.body).is_some());
+            if let Some(entry) = came.await? {
+                self.hops.push(Hop { peer: Some(part.origin.clone()), ..hop(Stage::Stored, look, &entry) });
+                return Ok(Some((source, entry)));
+            }
+        }
+        Ok(None)
     }
 
     /// What its sender was told; whether it was told that the other realm has stored it.
@@ -272,18 +318,8 @@ impl<'a> Way<'a> {
 
     /// What the other realm knows.
     async fn at_dest(&mut self, look: &Look, part: &Part, carried: bool) -> Result<(), ReadError> {
-        let mut stored = None;
-        for source in [look.places.source(None), look.places.source(Some(&part.origin))] {
-            let came = look.one(&source.inbox, |entry| look.envelope_in(&entry.body).is_some());
-            if let Some(entry) = came.await? {
-                stored = Some((source, entry));
-                break;
-            }
-        }
+        let stored = self.came_in(look, part).await?;
         let peer = Some(part.origin.clone());
-        if let Some((_, entry)) = &stored {
-            self.hops.push(Hop { peer: peer.clone(), ..hop(Stage::Stored, look, entry) });
-        }
         let without = self.delivered(look, part, &part.to, part.origin.as_str()).await?;
         let is_delivered = without.len() < part.to.len();
         let mut is_dead = false;
@@ -306,25 +342,31 @@ impl<'a> Way<'a> {
         if is_delivered || is_dead || answered || !carried {
             return Ok(());
         }
-        match stored {
-            Some((source, entry)) => {
-                let why = match look.ahead(&source.queue, &source.inbox, entry.seq).await? {
-                    Some(ahead) => {
-                        let paused = if is_paused(look).await? { "; it is paused" } else { "" };
-                        format!("it waits in the inbox of {}: {ahead} ahead of it{paused}", part.dest)
-                    }
-                    None => format!(
-                        "{} has dealt with it, and nothing tells how: it may have been trimmed",
-                        part.dest
-                    ),
-                };
-                self.misses(Stage::Delivered, look.realm(), why);
+        self.is_not_delivered(look, part, stored).await
+    }
+
+    /// Why what was carried to a realm, and stands in its inbox as `stored` says, is not where it should be.
+    pub(super) async fn is_not_delivered(
+        &mut self,
+        look: &Look,
+        part: &Part,
+        stored: Option<(Source, Arc<Entry>)>,
+    ) -> Result<(), ReadError> {
+        let Some((source, entry)) = stored else {
+            let why = format!("it is not in the inbox of {}: it may have been trimmed", part.dest);
+            self.misses(Stage::Stored, look.realm(), why);
+            return Ok(());
+        };
+        let why = match look.ahead(&source.queue, &source.inbox, entry.seq).await? {
+            Some(ahead) => {
+                let paused = if is_paused(look).await? { "; it is paused" } else { "" };
+                format!("it waits in the inbox of {}: {ahead} ahead of it{paused}", part.dest)
             }
             None => {
-                let why = format!("it is not in the inbox of {}: it may have been trimmed", part.dest);
-                self.misses(Stage::Stored, look.realm(), why);
+                format!("{} has dealt with it, and nothing tells how: it may have been trimmed", part.dest)
             }
-        }
+        };
+        self.misses(Stage::Delivered, look.realm(), why);
         Ok(())
     }
 
@@ -404,7 +446,7 @@ fn name(state: State) -> String {
 }
 
 /// What an entry tells of itself.
-fn hop(stage: Stage, look: &Look, entry: &Entry) -> Hop {
+pub(super) fn hop(stage: Stage, look: &Look, entry: &Entry) -> Hop {
     Hop {
         stage,
         realm: look.realm().clone(),
