@@ -128,3 +128,32 @@ fn what_is_printed_never_holds_the_password() {
     let output = chat(&server, "realm1", &["-c", "auth messi surabaya", "-c", "whoami"]).exits(0);
     assert!(!output.stdout.contains("surabaya") && !output.stderr.contains("surabaya"), "{output:?}");
 }
+
+#[test]
+fn a_file_is_sent_and_saved_and_replaces_nothing() {
+    let server = Server::demo();
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let bytes: Vec<u8> = (0..150_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(path("Film.bin"), &bytes).expect("writable");
+    let messi = ["-c", "auth messi surabaya", "-c"];
+    let sent =
+        chat(&server, "realm1", &[&messi[..], &[&format!("/file henderson {}", path("Film.bin"))]].concat());
+    assert!(sent.exits(0).stdout.contains("file Film.bin (600000 bytes) sent to henderson"));
+    let mut henderson = Chat::login(&server, "realm1", "henderson");
+    let file = henderson.inbox_of(1)[0]["file"].clone();
+    let get = |to: &str| {
+        let get = format!("/get {} {to}", text(&file, "id"));
+        chat(&server, "realm1", &["-c", "auth henderson surabaya", "-c", &get])
+    };
+    for saved in ["Film-1.bin", "lain"] {
+        let to = if saved == "lain" { path("lain") } else { path("") };
+        let said = get(&to).exits(0).stdout;
+        assert!(said.contains(saved), "{said}");
+        assert!(std::fs::read(path(saved)).expect("it is there") == bytes, "other bytes came out");
+    }
+    let refused = get(&path("lain")).exits(1).stderr;
+    assert!(refused.contains("lain"), "{refused}");
+    let refused = chat(&server, "realm1", &[&messi[..], &[&format!("/file pele {}", path("lain"))]].concat());
+    assert!(refused.exits(5).stderr.contains("no-such-user"));
+}

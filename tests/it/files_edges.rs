@@ -4,7 +4,7 @@
 use data_encoding::BASE64;
 use uuid::Uuid;
 
-use crate::harness::{Chat, Federation, eventually, ok, refused, text};
+use crate::harness::{Chat, Conn, Federation, eventually, ok, refused, text};
 use crate::nats::files::{get, line, noise, parts};
 
 #[test]
@@ -43,4 +43,25 @@ fn an_outage_of_either_realm_delays_a_file() {
     let mut messi = Chat::login(&one, "realm1", "messi");
     ok(messi.cmd(&format!("sendfile lineker@realm2 x.bin {}", BASE64.encode(b"halo"))));
     assert_eq!(lineker.realm_inbox_of("realm1", 1).len(), 1, "each came once");
+}
+
+#[test]
+fn a_quota_holds_for_uploads_that_begin_on_two_edges_at_once() {
+    let federation = Federation::start();
+    let edge = || {
+        let edge = federation.realms.edge("realm1", &federation.nats.url());
+        edge.limit("user_file_bytes_max", 60_000).start()
+    };
+    let edges = [edge(), edge()];
+    let data = BASE64.encode(&noise(40_000, 9));
+    for round in 0..8 {
+        let first = Chat::register(&edges[0], "realm1", &format!("pengguna{round}"));
+        let mut chats = [first.again(&edges[0], "realm1"), first.again(&edges[1], "realm1")];
+        for chat in &mut chats {
+            chat.start(&format!("sendfile messi x.bin {data}"));
+        }
+        let sent =
+            chats.iter_mut().map(|chat| Conn::reply(chat)).filter(|reply| reply["status"] == "OK").count();
+        assert!(sent <= 1, "both were taken");
+    }
 }

@@ -169,3 +169,21 @@ fn a_login_that_fails_never_takes_the_screen() {
     assert!(!terminal.shown().contains("\u{1b}[?1049h"));
     crate::harness::antar(["chat", "--server", &server.addr("realm1").to_string(), "--tui"]).exits(2);
 }
+
+#[test]
+fn a_file_goes_to_the_open_conversation_and_is_saved() {
+    let server = Server::demo();
+    let mut henderson = Chat::login(&server, "realm1", "henderson");
+    let (path, saved) = (server.dir().join("Foto.bin"), server.dir().join("Lagi.bin"));
+    fs::write(&path, vec![7; 100_000]).expect("writable");
+    let mut terminal = messi(&server);
+    terminal.type_line("/to henderson");
+    terminal.type_line(&format!("/file {}", path.display()));
+    terminal.expect_screen(SIZE, &["file Foto.bin (100000 bytes)"]);
+    let id = henderson.inbox_of(1)[0]["file"]["id"].as_str().expect("an id").to_owned();
+    terminal.type_line(&format!("/get {id} {}", saved.display()));
+    terminal.expect_screen(SIZE, &["saved as"]);
+    assert!(fs::read(&saved).expect("it is there") == vec![7; 100_000]);
+    terminal.type_line("/quit");
+    expect_given_back(&mut terminal, 0);
+}

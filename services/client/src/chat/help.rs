@@ -15,6 +15,8 @@ pub(crate) const LOCAL: &[(&str, &str)] = &[
     ),
     ("/to", "ends the conversation"),
     ("> TEXT", "says TEXT in the conversation, even if it begins like a command"),
+    ("/file [USER] PATH", "sends a file, in a conversation without USER"),
+    ("/get ID [PATH]", "saves a file that you were sent, over nothing that is there; files lists them"),
     ("/wait [SECONDS]", "in scripts: shows what watch pushes, for that long or until the connection ends"),
     ("/raw LINE", "sends LINE as it is; $TOKEN in it becomes the session token"),
     ("/quit", "leaves; Ctrl-D does too"),

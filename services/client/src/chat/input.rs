@@ -8,6 +8,7 @@ use antar_proto::{ErrorCode, MessageId, Tag};
 
 use crate::calls::Token;
 use crate::chat::secret::looks_secret;
+use crate::chat::transfer::Job;
 
 /// What the meaning of a line depends on.
 #[derive(Debug, Default)]
@@ -48,8 +49,13 @@ impl Target {
         &self.0
     }
 
+    /// It is one user.
+    pub(crate) fn is_one(&self) -> bool {
+        !self.0.contains([',', '#'])
+    }
+
     fn verb(&self) -> Verb {
-        if self.0.contains([',', '#']) { Verb::SendGroup } else { Verb::Send }
+        if self.is_one() { Verb::Send } else { Verb::SendGroup }
     }
 }
 
@@ -66,6 +72,8 @@ pub(crate) enum Input {
     To(Option<Target>),
     /// `/wait [SECONDS]`.
     Wait(Option<u64>),
+    /// `/file` and `/get`.
+    File(Job),
     /// Something for the server.
     Request(Prepared),
 }
@@ -178,12 +186,39 @@ fn slash(line: &str, context: &Context) -> Result<Input, InputError> {
         ("wait", seconds) => {
             seconds.parse().map(|seconds| Input::Wait(Some(seconds))).map_err(|_| usage("/wait [SECONDS]"))
         }
+        ("file", rest) => file(rest, context).map(Input::File),
+        ("get", rest) => get(rest, context).map(Input::File),
         ("raw", "") => Err(usage("/raw LINE, in which $TOKEN stands for the session token")),
         ("raw", line) => raw(line, context).map(Input::Request),
         // `/send henderson halo`: a habit from other chats.
         (name, _) if command::lookup(name).is_some() => understand(line, context),
         (name, _) => Err(InputError::Usage(format!("there is no /{name}: see /help"))),
     }
+}
+
+/// `/file PATH`, to the other side of the conversation, and `/file TARGET PATH`. What has a dot, a slash or a capital letter in it
+/// is no name of a user.
+fn file(rest: &str, context: &Context) -> Result<Job, InputError> {
+    if context.token.is_none() {
+        return Err(InputError::NotLoggedIn("/file"));
+    }
+    let (first, path) = split_word(rest);
+    let (to, path) = match (Target::parse(first), &context.target) {
+        (Some(to), _) if !path.is_empty() => (to, path),
+        (_, Some(to)) if !rest.is_empty() => (to.clone(), rest),
+        _ => return Err(InputError::Usage("/file USER PATH, or in a conversation /file PATH".into())),
+    };
+    Ok(Job::Send { to, path: path.into() })
+}
+
+/// `/get ID [PATH]`.
+fn get(rest: &str, context: &Context) -> Result<Job, InputError> {
+    if context.token.is_none() {
+        return Err(InputError::NotLoggedIn("/get"));
+    }
+    let (id, path) = split_word(rest);
+    let id = id.parse().map_err(|_| InputError::Usage("/get ID [PATH]: files lists the ids".into()))?;
+    Ok(Job::Get { id, path: (!path.is_empty()).then(|| path.into()) })
 }
 
 fn raw(line: &str, context: &Context) -> Result<Prepared, InputError> {
@@ -410,6 +445,23 @@ mod tests {
         for bad in ["", "A", "a b", "a@b@c", "#", "a,,b", "../x"] {
             assert_eq!(Target::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_file_goes_to_whom_it_is_for_or_to_the_conversation() {
+        let talking = Context { target: Target::parse("henderson"), ..logged_in() };
+        let job = |typed, context| match understand(typed, context) {
+            Ok(Input::File(Job::Send { to, path })) => (to.0, path.display().to_string()),
+            other => panic!("{other:?}"),
+        };
+        let pair = |to: &str, path: &str| (to.to_owned(), path.to_owned());
+        assert_eq!(job("/file foto.png", &talking), pair("henderson", "foto.png"));
+        assert_eq!(job("/file ./foto saya.png", &talking), pair("henderson", "./foto saya.png"));
+        assert_eq!(job("/file lineker@realm2 a b.png", &talking), pair("lineker@realm2", "a b.png"));
+        assert_eq!(job("/file #tim x", &logged_in()), pair("#tim", "x"));
+        assert!(problem("/file foto.png", &logged_in()).contains("/file USER PATH"));
+        assert!(problem("/get x", &logged_in()).contains("/get ID"));
+        assert!(problem("/file a b", &Context::default()).contains("needs a login"));
     }
 
     #[test]

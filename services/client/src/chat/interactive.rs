@@ -14,6 +14,7 @@ use crate::chat::link::Link;
 use crate::chat::session::{Change, Session};
 use crate::chat::style::Style;
 use crate::chat::terminal::{Terminal, Typed};
+use crate::chat::transfer::{Job, Transfer};
 use crate::chat::{ChatOptions, ChatOutcome, help, render};
 
 struct Interactive {
@@ -114,6 +115,12 @@ impl Interactive {
             Ok(Input::Help(about)) => self.face.show(&help::text(about.as_deref())),
             Ok(Input::To(target)) => self.face.session.context.target = target,
             Ok(Input::Wait(_)) => self.face.show("messages are shown as they come in; /wait is for scripts"),
+            Ok(Input::File(job)) => {
+                if let Err(why) = self.transfer(&job).await {
+                    self.face.show(&render::error(&why, &self.face.style));
+                }
+                self.settle().await;
+            }
             Ok(Input::Request(prepared)) => self.command(&prepared).await,
             Err(error) => self.face.show(&render::error(&error.to_string(), &self.face.style)),
         }
@@ -137,6 +144,25 @@ impl Interactive {
             Err(failure) => self.face.show(&render::error(&failure.to_string(), &self.face.style)),
         }
         self.settle().await;
+    }
+
+    /// Sends or saves a file. A connection that breaks meanwhile is waited for, as with a message.
+    async fn transfer(&mut self, job: &Job) -> Result<(), String> {
+        let mut transfer = Transfer::begin(job)?;
+        while let Some(token) = self.face.session.context.token.clone() {
+            let Some(prepared) = transfer.next(&token)? else {
+                self.face.show(&antar_proto::escape::escape(&transfer.done()));
+                return Ok(());
+            };
+            let reply = execute(&mut self.link, &mut self.face, &prepared).await;
+            let reply = reply.map_err(|failure| failure.to_string())?;
+            let _ = self.face.session.absorb(&prepared, &reply);
+            if let Some(refusal) = reply.refusal() {
+                return Err(refusal.to_string());
+            }
+            transfer.take(&reply)?;
+        }
+        Err("the session has ended".into())
     }
 
     /// Does what a login or logout needs besides.

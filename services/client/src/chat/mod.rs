@@ -19,6 +19,7 @@ mod session;
 mod stdin;
 mod style;
 mod terminal;
+mod transfer;
 mod tui;
 
 use std::io::{IsTerminal, Write as _};

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::chat::input::{Input, InputError, Prepared, understand};
 use crate::chat::session::Session;
 use crate::chat::style::Style;
+use crate::chat::transfer::{Job, Transfer};
 use crate::chat::{ChatOptions, ChatOutcome, help, render};
 use crate::client::{Client, Events};
 use crate::error::RequestError;
@@ -139,6 +140,7 @@ impl Script<'_> {
                 Ok(())
             }
             Ok(Input::Wait(seconds)) => self.wait(seconds).await,
+            Ok(Input::File(job)) => self.transfer(&job).await,
             Ok(Input::Request(prepared)) => self.request(&prepared, quiet).await,
             Err(error @ InputError::NotLoggedIn(_)) => {
                 self.fail(&error.to_string(), ChatOutcome::NotAuthorised)
@@ -170,6 +172,34 @@ impl Script<'_> {
             Some(refusal) => Err(Stop(ChatOutcome::of_code(refusal.known()))),
             None => Ok(()),
         }
+    }
+
+    /// Sends or saves a file.
+    async fn transfer(&mut self, job: &Job) -> Result<(), Stop> {
+        let mut transfer = match Transfer::begin(job) {
+            Ok(transfer) => transfer,
+            Err(why) => return self.fail(&why, ChatOutcome::Failed),
+        };
+        while let Some(token) = self.session.context.token.clone() {
+            let prepared = match transfer.next(&token) {
+                Ok(Some(prepared)) => prepared,
+                Ok(None) if self.json => return self.print(&transfer.done_json().to_string()),
+                Ok(None) => return self.print(&antar_proto::escape::escape(&transfer.done())),
+                Err(why) => return self.fail(&why, ChatOutcome::Failed),
+            };
+            let reply = match self.answer(&prepared).await? {
+                Ok(reply) => reply,
+                Err(error) => return self.fail(&error.to_string(), ChatOutcome::from(&error)),
+            };
+            let _ = self.session.absorb(&prepared, &reply);
+            if let Some(refusal) = reply.refusal() {
+                return self.fail(&refusal.to_string(), ChatOutcome::of_code(refusal.known()));
+            }
+            if let Err(why) = transfer.take(&reply) {
+                return self.fail(&why, ChatOutcome::Failed);
+            }
+        }
+        self.fail("the session has ended", ChatOutcome::NotAuthorised)
     }
 
     /// The reply to a request; meanwhile events are shown, since they would hold up the reply otherwise.

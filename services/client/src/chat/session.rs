@@ -94,7 +94,14 @@ impl Session {
                 }
                 Change::None
             }
-            Some(Verb::Send | Verb::SendGroup | Verb::SendPrivateRealm | Verb::SendGroupRealm) => {
+            Some(
+                Verb::Send
+                | Verb::SendGroup
+                | Verb::SendPrivateRealm
+                | Verb::SendGroupRealm
+                | Verb::SendFile
+                | Verb::SendGroupFile,
+            ) => {
                 #[derive(Deserialize)]
                 struct Id {
                     message_id: MessageId,

@@ -14,6 +14,9 @@ use crate::shared::Shared;
 
 /// Most other realms whose files are looked for in the broker when none here has the id.
 const LOOKUPS_MAX: usize = 16;
+/// A file up to this size is looked at as a whole before its last part is given. Of a larger one whoever reads all of it knows
+/// the SHA-256 too; a request for one part must not cost the reading of a hundred.
+const CHECKED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A file in the list of a user's own.
 #[derive(Debug, Serialize)]
@@ -56,7 +59,11 @@ impl FileReader {
         id: MessageId,
     ) -> Result<Self, FileError> {
         let (record, file) = shared.readable(user, id).await?;
-        Ok(Self { shared: shared.clone(), record, file, given: 0, hasher: Sha256::new() })
+        Ok(Self::of(shared, record, file))
+    }
+
+    fn of(shared: &Arc<Shared>, record: Arc<FileRecord>, file: FileInfo) -> Self {
+        Self { shared: shared.clone(), record, file, given: 0, hasher: Sha256::new() }
     }
 
     /// Which file it is.
@@ -129,7 +136,7 @@ impl Shared {
 
     /// One part, for who may have it.
     pub(super) async fn file_part(
-        &self,
+        self: &Arc<Self>,
         user: &UserName,
         id: MessageId,
         number: u32,
@@ -138,6 +145,10 @@ impl Shared {
         let parts = record.parts;
         if number > parts {
             return Err(FileError::NoSuchFile);
+        }
+        if number == parts && file.size <= CHECKED_BYTES_MAX {
+            let mut reader = FileReader::of(self, record.clone(), file.clone());
+            while reader.next().await?.is_some() {}
         }
         let Some(bytes) = self.files.part(&record, number).await? else {
             tracing::error!(%id, number, "a part of a file is gone");

@@ -145,9 +145,16 @@ impl Shared {
         let known = match self.files.records.fresh(&key).await? {
             Some(known) => known,
             None => {
-                self.files.check_quota(owner, size, self.config.user_file_bytes_max)?;
+                let most = self.config.user_file_bytes_max;
+                self.files.check_quota(owner, Some(size), most)?;
                 match self.files.records.put(&key, &record, Expect::Absent, None).await {
-                    Ok(()) => {}
+                    // Now all edges see it, and here is seen what was begun on others before: it counts too.
+                    Ok(()) => {
+                        if let Err(error) = self.files.check_quota(owner, None, most) {
+                            self.files.remove(&key).await?;
+                            return Err(error);
+                        }
+                    }
                     Err(KvError::Conflict) => self.files.records.catch_up(&key).await?,
                     Err(error) => return Err(error.into()),
                 }
@@ -246,27 +253,23 @@ impl Shared {
 }
 
 impl Files {
-    /// Whether a user may have one more file of this size.
-    ///
-    /// Each edge looks at its copy, so files that are begun on several edges at the same moment may be too many together, by as
-    /// many as there are edges.
-    fn check_quota(&self, owner: &UserName, size: u64, bytes_max: u64) -> Result<(), FileError> {
+    /// Whether a user may have one more file of this size, or what there is, as far as this edge has seen.
+    fn check_quota(&self, owner: &UserName, more: Option<u64>, bytes_max: u64) -> Result<(), FileError> {
         let (mut files, mut open, mut bytes) = (0, 0, 0_u64);
-        for (_, record) in self.records.all() {
-            if record.is_of(owner) {
-                files += 1;
-                open += usize::from(record.state == FileState::Open);
-                bytes = bytes.saturating_add(record.size);
-            }
+        for (_, record, _) in self.records.select(|record| record.is_of(owner)) {
+            files += 1;
+            open += usize::from(record.state == FileState::Open);
+            bytes = bytes.saturating_add(record.size);
         }
+        let one_more = usize::from(more.is_some());
         let refused = |why: String| Err(FileError::Quota(why));
-        if bytes.saturating_add(size) > bytes_max {
+        if bytes.saturating_add(more.unwrap_or(0)) > bytes_max {
             return refused(format!("your files have {bytes} bytes of the {bytes_max} that they may have"));
         }
-        if files >= FILES_PER_USER_MAX {
+        if files + one_more > FILES_PER_USER_MAX {
             return refused(format!("you have {files} files, and may have no more"));
         }
-        if open >= UPLOADS_PER_USER_MAX {
+        if open + one_more > UPLOADS_PER_USER_MAX {
             return refused(format!("{open} of your files are not whole: end these first"));
         }
         Ok(())

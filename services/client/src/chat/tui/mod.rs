@@ -4,6 +4,7 @@
 //! looks (`view.rs`).
 
 mod editor;
+mod file;
 mod screen;
 mod state;
 mod talk;

@@ -20,6 +20,7 @@ use crate::chat::link::News;
 use crate::chat::render;
 use crate::chat::session::Session;
 use crate::chat::style::Style;
+use crate::chat::transfer::Transfer;
 use crate::chat::tui::editor::Editor;
 use crate::chat::tui::talk::{Entry, Mark, Talks};
 use crate::error::RequestError;
@@ -62,10 +63,12 @@ pub(crate) enum Pane {
 pub(crate) struct Waiting {
     pub(crate) prepared: Prepared,
     /// The message, for a send.
-    id: Option<MessageId>,
+    pub(super) id: Option<MessageId>,
     /// The conversation that it was typed in; `None` for what nobody typed.
-    at: Option<usize>,
-    tries: u8,
+    pub(super) at: Option<usize>,
+    pub(super) tries: u8,
+    /// A part of the file that is on its way.
+    pub(super) is_file: bool,
 }
 
 /// Whether to go on.
@@ -89,6 +92,8 @@ pub(crate) struct State {
     /// Why there is no connection, if there is none.
     pub(crate) lost: Option<String>,
     watch: bool,
+    /// A file on its way, and the conversation that it was begun in. Its next request is in the outbox.
+    pub(super) transfer: Option<(Transfer, usize)>,
 }
 
 impl State {
@@ -103,6 +108,7 @@ impl State {
             outbox: VecDeque::new(),
             lost: None,
             watch,
+            transfer: None,
         };
         state.talks.note(0, "/help shows what can be typed. /to USER begins a conversation.");
         state.quietly("history limit=200");
@@ -116,7 +122,7 @@ impl State {
     /// Something that nobody typed.
     fn quietly(&mut self, command: &str) {
         if let Ok(Input::Request(prepared)) = understand(command, &self.session.context) {
-            self.outbox.push_back(Waiting { prepared, id: None, at: None, tries: 0 });
+            self.outbox.push_back(Waiting { prepared, id: None, at: None, tries: 0, is_file: false });
         }
     }
 
@@ -127,7 +133,7 @@ impl State {
         }
     }
 
-    fn note(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         self.talks.note(self.talks.current, text);
     }
 
@@ -285,7 +291,7 @@ impl State {
                 if let Some(id) = id {
                     self.talks.say(at, id, text);
                 }
-                self.outbox.push_back(Waiting { prepared, id, at: Some(at), tries: 0 });
+                self.outbox.push_back(Waiting { prepared, id, at: Some(at), tries: 0, is_file: false });
             }
             Ok(_) => {
                 self.note("too much waits to be sent; the line was kept");
@@ -296,7 +302,11 @@ impl State {
     }
 
     fn command(&mut self, line: &str) -> Go {
-        match understand(line, &self.session.context) {
+        // A file goes to the open conversation.
+        self.session.context.target = self.talks.current().target.clone();
+        let understood = understand(line, &self.session.context);
+        self.session.context.target = None;
+        match understood {
             Ok(Input::Quit) => return Go::Leave,
             Ok(Input::Help(about)) => self.help(about.as_deref()),
             Ok(Input::To(Some(target))) => {
@@ -307,9 +317,10 @@ impl State {
             Ok(Input::To(None)) => self.open(0),
             Ok(Input::Wait(_)) => self.note("messages are shown as they come in"),
             Ok(Input::Empty) => {}
+            Ok(Input::File(job)) => self.begin_file(&job),
             Ok(Input::Request(prepared)) if self.outbox.len() < OUTBOX_MAX => {
                 let at = Some(self.talks.current);
-                self.outbox.push_back(Waiting { prepared, id: None, at, tries: 0 });
+                self.outbox.push_back(Waiting { prepared, id: None, at, tries: 0, is_file: false });
             }
             Ok(Input::Request(_)) => self.note("too much waits to be sent"),
             Err(error) => self.note(&format!("error: {error}")),
@@ -401,6 +412,10 @@ impl State {
             self.outbox.push_front(waiting);
             return Go::SessionEnded;
         }
+        if waiting.is_file {
+            self.file_answered(&reply);
+            return Go::On;
+        }
         match (&refusal, waiting.id) {
             (Some(refusal), _) => self.failed(&waiting, &refusal.to_string()),
             (None, Some(id)) => self.sent(&waiting, id, &reply),
@@ -415,6 +430,9 @@ impl State {
     }
 
     fn failed(&mut self, waiting: &Waiting, why: &str) {
+        if waiting.is_file {
+            self.transfer = None;
+        }
         match (waiting.id, waiting.at) {
             (Some(id), _) => {
                 self.talks.reached(id, &Mark::Failed(antar_proto::escape::escape(why).into_owned()))
