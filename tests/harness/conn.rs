@@ -56,6 +56,12 @@ impl Conn {
         self.stream.try_clone().expect("a socket can be cloned")
     }
 
+    /// Has the kernel keep little of what is not read: by itself it may keep tens of megabytes.
+    pub(crate) fn keep_little(&self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_recv_buffer_size(64 * 1024).expect("the kernel takes any size");
+    }
+
     /// Writes bytes as they are.
     #[track_caller]
     pub(crate) fn send_raw(&mut self, bytes: impl AsRef<[u8]>) {

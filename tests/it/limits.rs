@@ -130,6 +130,7 @@ fn a_watcher_that_never_reads_is_closed_and_loses_nothing() {
     let http = server.http("realm1").expect("it listens");
     let mut sender = Chat::login(&server, "realm1", "messi");
     let mut watcher = Chat::login(&server, "realm1", "henderson");
+    watcher.keep_little();
     ok(watcher.cmd("watch"));
     let long = "x".repeat(60_000);
     let mut sent = 0;
@@ -143,7 +144,7 @@ fn a_watcher_that_never_reads_is_closed_and_loses_nothing() {
     }
     assert_eq!(sent, count);
     eventually("the server gives it up", || {
-        http_get(http, "/metrics").contains("antar_watches_open 0").then_some(())
+        http_get(http, "/metrics").contains("antar_watches_open{realm=\"realm1\"} 0").then_some(())
     });
     let mut again = watcher.again(&server, "realm1");
     // Only now does it read what was on its way; what was not on its way is still unread.
