@@ -238,3 +238,31 @@ fn a_large_file_goes_through_while_the_server_is_killed_and_takes_no_memory() {
         "{peak_kib} KiB at the most, {idle_kib} KiB for a server that does nothing"
     );
 }
+
+#[test]
+fn whoever_makes_a_group_anew_finds_none_of_its_files() {
+    let server = BROKER.demo();
+    let mut messi = Chat::login(&server, "realm1", "messi");
+    let mut henderson = Chat::login(&server, "realm1", "henderson");
+    ok(messi.cmd("addgroup tim invite"));
+    let sent = ok(messi.cmd("sendgroupfile #tim rahasia.txt cmFoYXNpYQo="));
+    let id = text(&sent, "file_id").to_owned();
+    ok(messi.cmd("leavegroup tim"));
+    ok(henderson.cmd("addgroup tim"));
+    refused(henderson.cmd(&format!("getfile {id}")), "no-such-file");
+    assert_eq!(ok(henderson.cmd("files"))["files"], serde_json::json!([]));
+}
+
+#[test]
+fn a_sum_that_is_said_with_the_last_part_counts_too() {
+    let server = BROKER.demo();
+    let mut messi = Chat::login(&server, "realm1", "messi");
+    let id = Uuid::now_v7();
+    ok(messi.cmd(&format!("sendfile henderson a.txt aGFs part=1/2 size=5 id={id}")));
+    let wrong = "0".repeat(64);
+    refused(
+        messi.cmd(&format!("sendfile henderson a.txt bwo= part=2/2 size=5 id={id} sha256={wrong}")),
+        "file-mismatch",
+    );
+    refused(Chat::login(&server, "realm1", "henderson").cmd(&format!("getfile {id}")), "no-such-file");
+}

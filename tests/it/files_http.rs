@@ -71,7 +71,7 @@ fn a_file_goes_in_and_comes_out_as_it_was_over_a_crash() {
     ] {
         assert!(got.head.contains(line), "{line} is not in {}", got.head);
     }
-    assert!(got.head.contains("cache-control: private"));
+    assert!(got.head.contains("cache-control: no-store"));
     // The same again is the same, and no second message.
     let (status, again) = send(&server, &messi.token, &query, &bytes);
     assert_eq!((status, &again["duplicate"], &again["file"]), (200, &true.into(), &sent["file"]));

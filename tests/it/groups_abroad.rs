@@ -250,3 +250,25 @@ fn a_message_costs_one_envelope_for_each_realm_however_many_members_it_has_there
     let said = replay(&server, &args).exits(0).stdout;
     assert_eq!(said.lines().filter(|line| line.contains("satu saja")).count(), 1, "{said}");
 }
+
+#[test]
+fn who_leaves_is_out_at_once_also_while_the_groups_realm_is_away_or_blocked() {
+    let server = BROKER.demo();
+    let [mut messi, _, mut lineker, mut other] = team(&server);
+    server.operate(&["realm", "pause", "realm1"]);
+    ok(lineker.cmd("leavegroup #tim@realm1"));
+    refused(lineker.cmd("sendgroup #tim@realm1 hai"), "not-a-member");
+    refused(lineker.cmd("leavegroup #tim@realm1"), "not-a-member");
+    server.operate(&["realm", "resume", "realm1"]);
+    eventually("its realm knows", || {
+        let members = ok(messi.cmd("members tim"))["members"].clone();
+        (!members.to_string().contains("lineker")).then_some(())
+    });
+    server.operate(&["realm", "block", "realm2", "realm1"]);
+    ok(other.cmd("leavegroup #tim@realm1"));
+    assert_eq!(ok(other.cmd("groups"))["groups"], serde_json::json!([]));
+    server.operate(&["realm", "unblock", "realm2", "realm1"]);
+    ok(lineker.cmd("joingroup #tim@realm1"));
+    ok(messi.cmd("sendgroup #tim kembali"));
+    assert_eq!(texts(&lineker.inbox_of(1)), ["kembali"]);
+}

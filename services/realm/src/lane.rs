@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use antar_broker::{
-    Append, AppendError, Entry, EntryId, Filter, KvError, Lease, LeaseError, Queue, ReadError, ReadFrom,
-    ReadLimit, RequestError, Timestamp,
+    Append, AppendError, ENTRY_BODY_BYTES_MAX, Entry, EntryId, Filter, KvError, Lease, LeaseError, Queue,
+    ReadError, ReadFrom, ReadLimit, RequestError, Timestamp,
 };
 use antar_proto::envelope::{Content, Envelope, LanePlace, bundle};
 use antar_proto::reply::{State, StatusEvent};
@@ -350,10 +350,15 @@ impl Lane {
         // The first one of an epoch follows nothing.
         let prev = if prev.epoch == epoch { prev.seq } else { 0 };
         envelope.lane = Some(LanePlace { epoch, seq, prev, attempt: self.attempt });
+        let bytes = envelope.to_bytes();
+        if bytes.len() > ENTRY_BODY_BYTES_MAX {
+            tracing::error!(peer = %self.peer.realm, seq = entry.seq.0, "an outbox entry is too large to be carried, it is left out");
+            return None;
+        }
         if let Content::Message { from, .. } | Content::GroupPost { from, .. } = &envelope.content {
             stored.ids.entry(from.user.clone()).or_default().push(envelope.id);
         }
-        Some(envelope.to_bytes())
+        Some(bytes)
     }
 
     /// Asks the peer now and then whether it takes envelopes, beside the work: what it says now holds for the next batch.

@@ -60,6 +60,10 @@ impl<'a> Mail<'a> {
 
     /// The group that it was written to, with its home unless that is `realm`.
     pub(crate) fn group(&self, realm: &RealmId) -> Option<GroupAddress> {
+        // A message of another kind may have such a field too, from whoever sent it.
+        if !matches!(&*self.kind, "group-message" | "group-post") {
+            return None;
+        }
         let home = Some(&self.origin).filter(|home| **home != realm.as_str());
         Some(GroupAddress {
             group: self.to_group.parse().ok()?,

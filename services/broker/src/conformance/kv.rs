@@ -12,6 +12,8 @@ use crate::{
 
 /// Short enough to wait for its end.
 const SHORT: Duration = Duration::from_millis(1200);
+/// How often a write is tried whose time does not matter.
+const WRITE_TRIES: usize = 10;
 
 async fn put(cx: &Cx, bucket: &Bucket, key: &str, value: &str) -> Revision {
     cx.broker.kv_put(bucket, key, value.to_owned().into(), Expect::Any, None).await.unwrap()
@@ -164,6 +166,17 @@ pub async fn a_watch_gives_what_is_there_and_then_every_change(cx: &mut Cx) {
     assert_eq!(changes(&mut empty, 8).await[5..], expected);
 }
 
+/// Writes until it is written: on a busy machine a cluster may not answer in time, which is no finding here.
+async fn patiently<F: Future<Output = Result<(), KvError>>>(write: impl Fn() -> F) {
+    for _ in 0..WRITE_TRIES {
+        match write().await {
+            Err(KvError::Unavailable(_)) => {}
+            written => return written.unwrap(),
+        }
+    }
+    panic!("nothing is written");
+}
+
 pub async fn watches_opened_amid_writes_end_with_what_is_there(cx: &mut Cx) {
     let bucket = cx.bucket("B");
     let writer = {
@@ -171,14 +184,19 @@ pub async fn watches_opened_amid_writes_end_with_what_is_there(cx: &mut Cx) {
         tokio::spawn(async move {
             for n in 0..400_u32 {
                 let key = format!("k{}", n % 7);
-                if n % 5 == 4 {
-                    broker.kv_delete(&bucket, &key, Expect::Any).await.unwrap();
-                } else {
-                    let value = n.to_string().into();
-                    broker.kv_put(&bucket, &key, value, Expect::Any, None).await.unwrap();
-                }
+                let value: Bytes = n.to_string().into();
+                patiently(|| async {
+                    if n % 5 == 4 {
+                        return broker.kv_delete(&bucket, &key, Expect::Any).await;
+                    }
+                    broker.kv_put(&bucket, &key, value.clone(), Expect::Any, None).await.map(drop)
+                })
+                .await;
             }
-            broker.kv_put(&bucket, "end", Bytes::new(), Expect::Any, None).await.unwrap();
+            patiently(|| async {
+                broker.kv_put(&bucket, "end", Bytes::new(), Expect::Any, None).await.map(drop)
+            })
+            .await;
         })
     };
     let mut watchers = tokio::task::JoinSet::new();

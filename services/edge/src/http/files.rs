@@ -3,8 +3,10 @@
 //! Owns: what a request looks like, the status of each answer, and that a file is in memory part by part only. Must not know:
 //! who may have a file, or how much is too much. A token comes in a header only: what stands in a path ends up in logs.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use antar_proto::command::FileTo;
@@ -18,7 +20,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::listener::Peer;
@@ -27,7 +28,9 @@ use crate::commands::{FILE_TIME, Refusal};
 use crate::files::{send_to, stored_reply};
 
 /// Files on their way at once, in either direction. Each takes up to two parts of memory.
-pub(super) const TRANSFERS_MAX: usize = 64;
+const TRANSFERS_MAX: usize = 64;
+/// Those of one user.
+const TRANSFERS_PER_USER_MAX: usize = 8;
 /// When to come again if there are so many.
 const RETRY_AFTER_S: u64 = 2;
 /// How long the bytes of one part may take to come.
@@ -114,11 +117,44 @@ async fn user(served: &Served, headers: &HeaderMap) -> Result<UserName, Refused>
     Ok(session.ok_or(ErrorCode::NotAuthorized)?.1)
 }
 
+/// Who has files on their way, and how many.
+#[derive(Default)]
+pub(super) struct Transfers(Mutex<HashMap<UserName, usize>>);
+
 /// A place among the files on their way.
-fn place(served: &Served) -> Result<OwnedSemaphorePermit, Refused> {
-    served.transfers.clone().try_acquire_owned().map_err(|_| {
-        Refused::Later(ErrorCode::SlowDown, RETRY_AFTER_S, "too many files are on their way".into())
-    })
+struct Transfer {
+    all: Arc<Transfers>,
+    user: UserName,
+}
+
+impl Transfers {
+    fn users(&self) -> MutexGuard<'_, HashMap<UserName, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let mut users = self.all.users();
+        if let Some(count) = users.get_mut(&self.user) {
+            *count -= 1;
+        }
+        users.retain(|_, count| *count > 0);
+    }
+}
+
+/// A place for one more file of a user.
+fn place(served: &Served, user: &UserName) -> Result<Transfer, Refused> {
+    let all = served.transfers.clone();
+    let mut users = all.users();
+    let (count, of_user) = (users.values().sum::<usize>(), users.get(user).copied().unwrap_or(0));
+    if count >= TRANSFERS_MAX || of_user >= TRANSFERS_PER_USER_MAX {
+        let why = "too many files are on their way";
+        return Err(Refused::Later(ErrorCode::SlowDown, RETRY_AFTER_S, why.into()));
+    }
+    users.insert(user.clone(), of_user + 1);
+    drop(users);
+    Ok(Transfer { all, user: user.clone() })
 }
 
 /// What the query of an upload says.
@@ -180,7 +216,7 @@ async fn take(served: &Served, from: IpAddr, request: Request) -> Result<Value, 
     let Some(size) = body.size_hint().exact().filter(|_| has_length) else {
         return Err(Refused::Request(StatusCode::LENGTH_REQUIRED, "Content-Length is needed"));
     };
-    let _place = place(served)?;
+    let _place = place(served, &user)?;
     let realm = &served.edge.realm;
     let parts = u32::try_from(size.div_ceil(PART_BYTES_MAX))
         .map_err(|_| FileError::TooLarge(realm.config().file_bytes_max))?;
@@ -189,11 +225,11 @@ async fn take(served: &Served, from: IpAddr, request: Request) -> Result<Value, 
     let part = Part { number: 1, parts: parts.max(1), size };
     let first = NewFile { id, to: send_to(to)?, name, part, sha256: sha256.as_deref() };
     let refused = || bad("the bytes cannot be divided");
-    in_time(realm.begin_file(&user, first)).await?;
     if let Err(TooMuch { of, wait }) = realm.take_share(&user, Some(from), name.len()) {
         let why = format!("this {of} has sent as much as it may in a minute");
         return Err(Refused::Later(ErrorCode::RateLimited, wait.as_secs() + 1, why));
     }
+    in_time(realm.begin_file(&user, first)).await?;
     let mut bytes = Incoming { stream: body.into_data_stream(), rest: Bytes::new() };
     for number in 1..=first.part.parts {
         let part = Part { number, ..first.part };
@@ -259,7 +295,7 @@ async fn give(served: &Served, id: &str, uri: &Uri, headers: &HeaderMap) -> Resu
     }
     let user = user(served, headers).await?;
     let id: MessageId = id.parse().map_err(|_| FileError::NoSuchFile)?;
-    let place = place(served)?;
+    let place = place(served, &user)?;
     let mut reader = in_time(served.edge.realm.read_file(&user, id)).await?;
     // Read before anything is said: what is not there at all is no file that breaks off.
     let first = in_time(reader.next()).await?;
@@ -272,7 +308,7 @@ async fn give(served: &Served, id: &str, uri: &Uri, headers: &HeaderMap) -> Resu
 fn parts(
     reader: FileReader,
     first: Option<Bytes>,
-    place: OwnedSemaphorePermit,
+    place: Transfer,
 ) -> impl stream::Stream<Item = io::Result<Bytes>> {
     stream::try_unfold((reader, first, place), async |(mut reader, first, place)| {
         let bytes = match first {
@@ -295,7 +331,7 @@ fn head(file: &FileInfo) -> HeaderMap {
         (header::CONTENT_DISPOSITION, named),
         (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
         (header::CONTENT_SECURITY_POLICY, fixed(POLICY)),
-        (header::CACHE_CONTROL, fixed("private, max-age=31536000, immutable")),
+        (header::CACHE_CONTROL, fixed("no-store")),
     ])
 }
 

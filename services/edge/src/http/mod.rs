@@ -21,7 +21,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::Edge;
@@ -42,7 +41,7 @@ struct Served {
     ending: CancellationToken,
     metrics: Arc<metrics::Metrics>,
     /// Places for files on their way, in either direction.
-    transfers: Arc<Semaphore>,
+    transfers: Arc<files::Transfers>,
 }
 
 fn answer(status: StatusCode, body: &impl Serialize) -> Response {
@@ -60,7 +59,7 @@ pub(crate) async fn run<L>(
     L: axum::serve::Listener<Addr = SocketAddr>,
 {
     let metrics = Arc::new(metrics::Metrics::new(&edge));
-    let transfers = Arc::new(Semaphore::new(files::TRANSFERS_MAX));
+    let transfers = Arc::default();
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

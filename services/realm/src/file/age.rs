@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use antar_broker::{Expect, Filter, KvError, ReadFrom, ReadLimit, Timestamp};
 use antar_proto::names::BOX_LOCAL;
-use antar_proto::{RealmId, UserName};
+use antar_proto::{GroupName, RealmId, UserName};
 
 use super::{FileError, FileRecord, FileState, Files};
 use crate::shared::Shared;
@@ -15,15 +15,21 @@ const UPLOAD_TIME: Duration = Duration::from_secs(24 * 3600);
 impl Files {
     /// Removes a file: its record is marked first, so that whatever is broken off goes on at the next look.
     pub(super) async fn remove(&self, key: &str) -> Result<(), FileError> {
-        let Some((known, revision)) = self.records.get_with_revision(key) else { return Ok(()) };
-        let going = FileRecord { state: FileState::Going, ..(*known).clone() };
-        if known.state != FileState::Going {
+        let known = loop {
+            let Some((known, revision)) = self.records.get_with_revision(key) else { return Ok(()) };
+            if known.state == FileState::Going {
+                break known;
+            }
+            let going = FileRecord { state: FileState::Going, ..(*known).clone() };
             match self.records.put(key, &going, Expect::Revision(revision), None).await {
                 // It has just come further, or is being removed elsewhere.
-                Err(KvError::Conflict) => return Ok(()),
-                other => other?,
+                Err(KvError::Conflict) => self.records.catch_up(key).await?,
+                other => {
+                    other?;
+                    break known;
+                }
             }
-        }
+        };
         // Of one from another realm the message stands before the parts.
         let first = if known.origin.is_some() { 0 } else { 1 };
         for number in first..=known.parts {
@@ -34,6 +40,14 @@ impl Files {
 }
 
 impl Files {
+    /// Removes what was sent to a group of this realm: whoever makes one of this name later must not find it there.
+    pub(crate) async fn forget_group(&self, group: &GroupName) -> Result<(), FileError> {
+        for (key, _, _) in self.records.select(|record| record.group.as_ref() == Some(group)) {
+            self.remove(&key).await?;
+        }
+        Ok(())
+    }
+
     /// Removes what a user has sent, and takes the user off the receivers of everything else: who gets this name later must not
     /// find any of it.
     pub(crate) async fn forget(&self, user: &UserName) -> Result<(), KvError> {

@@ -2,7 +2,9 @@
 //!
 //! Owns: which of them are taken, and that each gets into each mailbox once. Must not know: how bytes are asked for.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use antar_broker::{Expect, KvError, Seq, Timestamp};
 use antar_proto::envelope::{Content, Envelope, Outcome};
@@ -22,6 +24,8 @@ use crate::shared::Shared;
 
 /// Where the message that brings a file is kept, among the parts.
 const MESSAGE: u32 = 0;
+/// For so long what came for nothing counts among what a realm may have here.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A message that brings a file.
 pub(crate) struct Brought<'a> {
@@ -98,6 +102,8 @@ impl Shared {
     fn has_room_for(&self, origin: &RealmId, size: u64) -> bool {
         let theirs = self.files.records.select(|record| record.origin.as_ref() == Some(origin));
         let open = theirs.iter().filter(|(_, record, _)| record.state != FileState::Sent).count();
+        // What came for nothing counts too: else a realm could have us ask for bytes without end.
+        let size = size.saturating_add(self.files.given_up.today(origin));
         let bytes = theirs.iter().map(|(_, record, _)| record.size).fold(size, u64::saturating_add);
         theirs.len() < FILES_PER_PEER_MAX
             && open < FETCHES_PER_PEER_MAX
@@ -111,6 +117,8 @@ impl Shared {
         file: &FileInfo,
     ) -> Result<(), Undelivered> {
         let origin = record.origin.as_ref().ok_or(FileError::NoSuchFile)?;
+        // A receiver may have been erased while the bytes came.
+        let record = &*self.files.records.get(&record.key()).ok_or(FileError::NoSuchFile)?;
         let Some(mut envelope) = self.message_of(record).await? else {
             return Err(Undelivered::Refused(ErrorCode::NoSuchFile.as_str().into()));
         };
@@ -152,6 +160,7 @@ impl Shared {
         let results = all.into_iter().filter(|(users, ..)| !users.is_empty()).map(outcome).collect();
         self.tell_of_file(record, origin, results).await?;
         if delivered == 0 {
+            self.files.given_up.note(origin, record.size);
             return Ok(self.files.remove(&record.key()).await?);
         }
         log_hop(self.places.realm(), "delivered", Seq(record.inbox.unwrap_or_default()), &body);
@@ -182,6 +191,7 @@ impl Shared {
             group,
         };
         self.tell_of_file(record, origin, vec![outcome]).await?;
+        self.files.given_up.note(origin, record.size);
         Ok(self.files.remove(&record.key()).await?)
     }
 
@@ -200,6 +210,28 @@ impl Shared {
         let key = format!("receipt/{origin}/file-{}", record.id.0.simple());
         let pending = self.append_receipt(origin, results, &key).await.map_err(Undone::from)?;
         self.finish_news(pending.await).await.map_err(|error| Undone::from(error).into())
+    }
+}
+
+/// Bytes of files that were given up, of each realm, in the last day of 24 hours that has begun with one; as far as this edge has
+/// given them up.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp(Mutex<HashMap<RealmId, (Instant, u64)>>);
+
+impl GivenUp {
+    fn note(&self, origin: &RealmId, bytes: u64) {
+        let mut all = self.0.lock().expect("no holder of this lock panics");
+        let now = Instant::now();
+        let (since, sum) = all.entry(origin.clone()).or_insert((now, 0));
+        if now.duration_since(*since) >= DAY {
+            (*since, *sum) = (now, 0);
+        }
+        *sum = sum.saturating_add(bytes);
+    }
+
+    fn today(&self, origin: &RealmId) -> u64 {
+        let all = self.0.lock().expect("no holder of this lock panics");
+        all.get(origin).filter(|(since, _)| since.elapsed() < DAY).map_or(0, |(_, sum)| *sum)
     }
 }
 

@@ -143,7 +143,7 @@ impl Shared {
                 Err(AskError::Later(why)) => return Err(why),
             }
         }
-        let file: FileInfo = match self.complete(&record).await {
+        let file: FileInfo = match self.complete(&record, None).await {
             Ok(file) => file,
             Err(FileError::Mismatch(_)) => {
                 return self.give_up(&record, ErrorCode::FileMismatch.as_str()).await;

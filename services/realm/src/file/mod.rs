@@ -57,6 +57,7 @@ pub(crate) struct Files {
     /// Wakes whoever asks other realms for bytes.
     arrived: Notify,
     answers: std::sync::Arc<Semaphore>,
+    given_up: arrive::GivenUp,
 }
 
 /// What is kept of a file beside its parts.
@@ -206,7 +207,7 @@ impl From<KvError> for FileError {
 impl Files {
     pub(crate) fn new(records: KvCopy<FileRecord>, parts: Bucket, broker: SharedBroker) -> Self {
         let answers = std::sync::Arc::new(Semaphore::new(ANSWERS_MAX));
-        Self { records, parts, broker, arrived: Notify::new(), answers }
+        Self { records, parts, broker, arrived: Notify::new(), answers, given_up: arrive::GivenUp::default() }
     }
 }
 

@@ -109,7 +109,7 @@ impl Shared {
         let find = || {
             let peers = self.peers.all();
             let theirs = peers.iter().map(|peer| key_of(id, Some(&peer.realm)));
-            let all = theirs.chain([own.clone()]).filter_map(|key| records.get(&key));
+            let all = std::iter::once(own.clone()).chain(theirs).filter_map(|key| records.get(&key));
             all.filter(|record| self.may_read(record, user)).min_by_key(|record| record.created)
         };
         let whole = |record: Option<Arc<FileRecord>>| {

@@ -65,7 +65,10 @@ impl Shared {
             .kv_put(&self.files.parts, &record.part_key(number), bytes.clone(), Expect::Absent, None)
             .await;
         let duplicate = match put {
-            Ok(_) => false,
+            Ok(_) => {
+                self.files.check_there(&record, number).await?;
+                false
+            }
             Err(KvError::Conflict) => match self.files.part(&record, number).await? {
                 Some(there) if there == bytes => true,
                 _ => return Err(FileError::Mismatch("the part was sent before, with other bytes".into())),
@@ -75,7 +78,7 @@ impl Shared {
         if number < parts {
             return Ok(Stored { duplicate, file: None, unknown, full: Vec::new() });
         }
-        let file = self.complete(&record).await?;
+        let file = self.complete(&record, new.sha256).await?;
         let full = self.announce(owner, &record, &file).await?;
         Ok(Stored { duplicate, file: Some(file), unknown, full })
     }
@@ -167,6 +170,9 @@ impl Shared {
         if !is_same || same(&known) != same(&record) || known.state == FileState::Going {
             return Err(FileError::Mismatch("the id was used for another file".into()));
         }
+        if known.claimed.is_some() && record.claimed.is_some() && known.claimed != record.claimed {
+            return Err(FileError::Mismatch("another SHA-256 was said before".into()));
+        }
         Ok((known, unknown))
     }
 
@@ -187,10 +193,21 @@ impl Shared {
         Ok(self.plan(from, to)?)
     }
 
-    /// Looks at all parts: whether they are there, what they are, and whether they are what was promised.
-    pub(super) async fn complete(&self, record: &FileRecord) -> Result<FileInfo, FileError> {
+    /// Looks at all parts: whether they are there, what they are, and whether they are what was promised, at first or now.
+    pub(super) async fn complete(
+        &self,
+        record: &FileRecord,
+        claimed: Option<&str>,
+    ) -> Result<FileInfo, FileError> {
+        let is_claimed = |sum: &str| {
+            record.claimed.as_deref().is_none_or(|claimed| claimed == sum)
+                && claimed.is_none_or(|claimed| claimed.eq_ignore_ascii_case(sum))
+        };
         if let Some(info) = record.info() {
-            return Ok(info);
+            return match is_claimed(&info.sha256) {
+                true => Ok(info),
+                false => Err(FileError::Mismatch(format!("it was sent with the SHA-256 {}", info.sha256))),
+            };
         }
         let (mut hasher, mut media) = (Sha256::new(), UNKNOWN_TYPE.to_owned());
         for number in 1..=record.parts {
@@ -203,7 +220,7 @@ impl Shared {
             hasher.update(&bytes);
         }
         let sha256 = hex(&hasher.finalize());
-        if record.claimed.as_ref().is_some_and(|claimed| *claimed != sha256) {
+        if !is_claimed(&sha256) {
             // That of another realm is removed once its realm was told.
             if record.origin.is_none() {
                 self.files.remove(&record.key()).await?;
@@ -278,20 +295,36 @@ impl Files {
     /// Writes a record that has come further, unless it has come as far elsewhere.
     pub(super) async fn replace(&self, record: &FileRecord) -> Result<(), FileError> {
         let key = record.key();
-        let Some((known, revision)) = self.records.get_with_revision(&key) else {
-            return Err(FileError::NoSuchFile);
-        };
-        if known.state == FileState::Going {
-            return Err(FileError::NoSuchFile);
-        }
-        match self.records.put(&key, record, Expect::Revision(revision), None).await {
-            Err(KvError::Conflict) => {
-                self.records.catch_up(&key).await?;
-                let there = self.records.get(&key).and_then(|there| there.info());
-                if there == record.info() { Ok(()) } else { Err(FileError::NoSuchFile) }
+        loop {
+            let known = self.records.get_with_revision(&key);
+            let Some((known, revision)) = known.filter(|(known, _)| known.state != FileState::Going) else {
+                return Err(FileError::NoSuchFile);
+            };
+            if known.state == FileState::Sent && record.state != FileState::Sent {
+                return Ok(());
             }
-            other => Ok(other?),
+            let FileRecord { state, media, sha256, fetcher, .. } = record.clone();
+            // Who may have it is as it is by now: a receiver may have been erased.
+            let further = FileRecord { state, media, sha256, fetcher, ..(*known).clone() };
+            if further == *known {
+                return Ok(());
+            }
+            match self.records.put(&key, &further, Expect::Revision(revision), None).await {
+                Err(KvError::Conflict) => self.records.catch_up(&key).await?,
+                other => return Ok(other?),
+            }
         }
+    }
+
+    /// Removes a part again whose file was removed meanwhile: nobody would find it.
+    async fn check_there(&self, record: &FileRecord, number: u32) -> Result<(), FileError> {
+        let key = record.key();
+        self.records.catch_up(&key).await?;
+        if self.records.get(&key).is_some_and(|known| known.state != FileState::Going) {
+            return Ok(());
+        }
+        self.broker.kv_delete(&self.parts, &record.part_key(number), Expect::Any).await?;
+        Err(FileError::NoSuchFile)
     }
 }
 

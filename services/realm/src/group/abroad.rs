@@ -1,15 +1,17 @@
 //! What users of this realm want of groups that live in another one: it goes there through the lane, and so does the answer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use antar_broker::{Append, EntryId, Filter, ReadLimit, Tail};
+use antar_broker::{Append, EntryId, Expect, Filter, KvError, ReadLimit, Tail};
 use antar_proto::envelope::{Content, GroupWish};
 use antar_proto::reply::State;
 use antar_proto::{Address, ErrorCode, GroupAddress, GroupName, MessageId, RealmId, UserName};
 
-use super::GroupError;
+use super::{CHANGE_TRIES, GROUPS_ABROAD_MAX, Group, GroupError};
 use crate::mail::envelope;
 use crate::mailbox::status_event;
+use crate::places::group_key;
 use crate::send::SendError;
 use crate::shared::Shared;
 
@@ -57,31 +59,100 @@ impl Shared {
         wish: GroupWish,
     ) -> Result<bool, GroupError> {
         self.peers.copy.fresh(home.as_str()).await?;
-        self.check_peer(home)?;
         let address = GroupAddress { group: group.clone(), realm: Some(home.clone()) };
+        if wish == GroupWish::Leave {
+            return self.leave_abroad(user, &address).await;
+        }
+        self.check_peer(home)?;
         match wish {
             GroupWish::Join if self.is_member(&address, user) => return Ok(true),
-            GroupWish::Join => self.check_groups_of(user)?,
-            GroupWish::Leave => {
-                self.groups.copy.catch_up(&crate::places::group_key(&address)).await?;
-                let own = self.address_of(user);
-                let kept = self.groups.get(&address).ok_or(GroupError::NotAMember)?;
-                if !kept.invited.contains(&own) {
-                    kept.check_member(&own)?;
-                }
+            GroupWish::Join => {
+                self.check_groups_of(user)?;
+                self.ask_to_join(user, &address).await?;
             }
-            GroupWish::Invite { .. } | GroupWish::Kick { .. } | GroupWish::Topic { .. } => {
-                self.find_member(&address, user).await?;
-            }
+            _ => drop(self.find_member(&address, user).await?),
         }
+        let is_joining = wish == GroupWish::Join;
         let news = self.places.mail_status(user);
         let last = self.broker.last(&news).await?;
         let mut tail = self.broker.tail(&Filter::from(&news), last).await?;
         let id = self.request(&self.address_of(user), home, group, wish).await?;
         match tokio::time::timeout(ANSWER_WITHIN, answer(&mut tail, id)).await {
-            Ok(answer) => answer.map(|()| true),
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(refused)) => {
+                if is_joining {
+                    self.change_abroad(&address, |kept| _ = kept.asked.remove(user)).await?;
+                }
+                Err(refused)
+            }
             Err(_) => Ok(false),
         }
+    }
+
+    /// Takes note that a user wants to be in a group of another realm: only so may that realm say that the user is.
+    async fn ask_to_join(&self, user: &UserName, group: &GroupAddress) -> Result<(), GroupError> {
+        let key = &group_key(group);
+        self.groups.copy.catch_up(key).await?;
+        if self.groups.copy.get(key).is_none() {
+            if self.groups.count_of_all(group.realm.as_ref()) >= GROUPS_ABROAD_MAX {
+                return Err(GroupError::Full("too many groups of that realm are known here"));
+            }
+            let own = self.address_of(user);
+            let made = Group { asked: BTreeSet::from([user.clone()]), ..Group::unknown(own) };
+            match self.groups.copy.put(key, &made, Expect::Absent, None).await {
+                Err(KvError::Conflict) => self.groups.copy.catch_up(key).await?,
+                written => return Ok(written?),
+            }
+        }
+        self.change_abroad(group, |kept| _ = kept.asked.insert(user.clone())).await
+    }
+
+    /// Takes a user out of a group of another realm, or declines its invitation: at once, whatever that realm says.
+    async fn leave_abroad(&self, user: &UserName, group: &GroupAddress) -> Result<bool, GroupError> {
+        let (key, own) = (group_key(group), self.address_of(user));
+        self.groups.copy.catch_up(&key).await?;
+        let kept = self.groups.copy.get(&key).ok_or(GroupError::NotAMember)?;
+        if !kept.invited.contains(&own) && !kept.asked.contains(user) {
+            kept.check_member(&own)?;
+        }
+        if let Some(home) = group.realm.as_ref().filter(|home| self.peers.is_known(home)) {
+            self.request(&own, home, &group.group, GroupWish::Leave).await?;
+        }
+        self.change_abroad(group, |kept| {
+            kept.members.remove(&own);
+            kept.invited.remove(&own);
+            kept.asked.remove(user);
+        })
+        .await?;
+        Ok(true)
+    }
+
+    /// Changes what is kept of a group of another realm; what concerns nobody here goes.
+    async fn change_abroad(
+        &self,
+        group: &GroupAddress,
+        change: impl Fn(&mut Group),
+    ) -> Result<(), GroupError> {
+        let (copy, key, here) = (&self.groups.copy, &group_key(group), self.places.realm());
+        for _ in 0..CHANGE_TRIES {
+            copy.catch_up(key).await?;
+            let Some((kept, revision)) = copy.get_with_revision(key) else { return Ok(()) };
+            let mut changed = (*kept).clone();
+            change(&mut changed);
+            let is_over =
+                !changed.has_members_in(here) && changed.invited.is_empty() && changed.asked.is_empty();
+            let written = match is_over {
+                true => copy.delete_if(key, Expect::Revision(revision)).await,
+                false => copy.put(key, &changed, Expect::Revision(revision), None).await,
+            };
+            match written {
+                Ok(()) if is_over => return self.forget_group(group).await,
+                Ok(()) => return Ok(()),
+                Err(KvError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(GroupError::Unavailable("the group is being changed by others".into()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What other realms send that has to do with groups: to those that live here, what their members say and want; of those that
 //! live there, what was said and how they are.
 
-use antar_broker::{Append, AppendError, Appended, EntryId, Seq, Subject};
+use antar_broker::{Append, AppendError, Appended, ENTRY_BODY_BYTES_MAX, EntryId, Seq, Subject};
 use antar_proto::envelope::{Content, Envelope, GroupWish, Outcome};
 use antar_proto::reply::State as Reached;
 use antar_proto::{Address, ErrorCode, GroupAddress, GroupName, MessageId, RealmId, UserName};
@@ -17,6 +17,9 @@ use crate::recall::{Place, headers};
 use crate::receipt::refused;
 use crate::recent::{Print, Seen};
 use crate::reign::Reign;
+
+/// Largest message to a group: each realm that it is sent on to adds some fields.
+const SAID_BYTES_MAX: usize = ENTRY_BODY_BYTES_MAX - 4096;
 
 /// What goes into the log of a group.
 pub(crate) struct Arriving {
@@ -70,7 +73,7 @@ impl Delivery {
             Content::GroupRequest { from, group, wish } => {
                 self.request(arrival, id, from, group, wish, batch).await
             }
-            Content::GroupMessage { to_group, .. } => self.said(reign, arrival, print, to_group, batch),
+            Content::GroupMessage { to_group, .. } => self.said(reign, arrival, print, to_group, batch).await,
             Content::GroupState { ref group, .. } => {
                 let group = GroupAddress { group: group.clone(), realm: Some(origin.clone()) };
                 match State::of(content, self.shared.places.realm(), origin, arrival.place) {
@@ -135,13 +138,17 @@ impl Delivery {
         (envelope.origin, envelope.dest, envelope.lane) = (own.clone(), own.clone(), None);
         let entry_id = EntryId::new(format!("{}/{from}/#{address}", id.0.simple()))
             .expect("a UUID and names are printable and short");
+        let body = envelope.to_bytes();
+        if body.len() > SAID_BYTES_MAX {
+            return Ok(Err(Dead::Refused("it is too large to be sent on".into())));
+        }
         let arriving = Arriving { line: line.clone(), place, subject, outcome: Some(delivered) };
-        self.put(reign, &origin, arriving, entry_id, envelope.to_bytes(), batch);
+        self.put(reign, &origin, arriving, entry_id, body, batch);
         Ok(Ok(()))
     }
 
     /// What was said in a group of the other realm. Nobody here is in one that is not known.
-    fn said(
+    async fn said(
         &self,
         reign: &Reign,
         arrival: Arrival<'_>,
@@ -152,6 +159,9 @@ impl Delivery {
         let Arrival { origin, place, line } = arrival;
         let address = GroupAddress { group, realm: Some(origin.clone()) };
         let own = self.shared.places.realm();
+        if batch.caught_up.insert(address.clone()) {
+            self.shared.groups.copy.catch_up(&group_key(&address)).await?;
+        }
         if self.shared.groups.get(&address).is_none_or(|group| !group.has_members_in(own)) {
             return Ok(Ok(()));
         }

@@ -27,6 +27,8 @@ impl Shared {
         }
         let (group, address) = (GroupAddress { group: group.clone(), realm: None }, self.address_of(owner));
         let key = &group_key(&group);
+        // Before the look: what comes behind it belongs to a group that somebody else makes now.
+        let upto = self.broker.last(&self.places.group(&group)).await?;
         self.groups.copy.catch_up(key).await?;
         // Of one that is over realms may have yet to be told: they will be told of this one.
         let (expect, before) = match self.groups.copy.get_with_revision(key) {
@@ -35,7 +37,7 @@ impl Shared {
             None => (Expect::Absent, None),
         };
         // Something may be left of one that had the name before.
-        self.forget_group(&group).await?;
+        self.forget_said(&group, upto).await?;
         self.read_before_joining(&group, owner).await?;
         let now = Timestamp::now().0;
         let made = Group {
@@ -48,6 +50,7 @@ impl Shared {
             version: before.as_ref().map_or(now, |kept| now.max(kept.version + 1)),
             untold: before.map(|kept| kept.untold.clone()).unwrap_or_default(),
             done: BTreeMap::new(),
+            asked: BTreeSet::new(),
         };
         match self.groups.copy.put(key, &made, expect, None).await {
             Err(KvError::Conflict) => Err(GroupError::Exists),
@@ -72,7 +75,7 @@ impl Shared {
         if changed.is_over() && changed.untold.is_empty() {
             self.forget_group(&group).await?;
         }
-        self.tell(&group).await?;
+        self.tell_or_later(&group).await;
         Ok(changed)
     }
 
@@ -133,7 +136,7 @@ impl Shared {
                 Ok(changed) if changed.is_over() && changed.untold.is_empty() => {
                     self.forget_group(&group).await?;
                 }
-                Ok(_) => self.tell(&group).await?,
+                Ok(_) => self.tell_or_later(&group).await,
                 Err(GroupError::NoSuchGroup) => {}
                 Err(error) => return Err(error),
             }

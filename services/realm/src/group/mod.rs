@@ -20,7 +20,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use antar_broker::{Expect, KvError, ReadError, Timestamp};
+use antar_broker::{Expect, KvError, ReadError, Seq, Timestamp};
 use antar_proto::command::GroupPolicy;
 use antar_proto::{Address, GroupAddress, RealmId, UserName};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,9 @@ pub(crate) struct Group {
     /// Up to which place of their lanes other realms' requests were carried out; of one abroad, its home's last word.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     done: BTreeMap<RealmId, Place>,
+    /// Of one abroad: who has asked to join. Nobody else is made a member by what its home says.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    asked: BTreeSet<UserName>,
 }
 
 /// Why nothing was changed or shown.
@@ -143,6 +146,22 @@ pub struct GroupInfo {
 }
 
 impl Group {
+    /// One of another realm of which nothing is known yet.
+    fn unknown(owner: Address) -> Self {
+        Self {
+            owner,
+            policy: GroupPolicy::Invite,
+            topic: String::new(),
+            members: BTreeMap::new(),
+            invited: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            version: 0,
+            untold: BTreeSet::new(),
+            done: BTreeMap::new(),
+            asked: BTreeSet::new(),
+        }
+    }
+
     fn info(&self, group: &GroupAddress, user: &Address) -> GroupInfo {
         GroupInfo {
             group: group.clone(),
@@ -235,6 +254,12 @@ impl Groups {
         here.map(|(address, _)| address).collect()
     }
 
+    /// The same as [`Self::count_of`], those counted of which nothing is known yet but that somebody has asked.
+    fn count_of_all(&self, home: Option<&RealmId>) -> usize {
+        let keys = self.copy.all().into_iter().filter_map(|(key, _)| group_named(&key));
+        keys.filter(|address| address.realm.as_ref() == home).count()
+    }
+
     /// How many there are that live in a realm: in this one, if none is named.
     fn count_of(&self, home: Option<&RealmId>) -> usize {
         self.all().filter(|(address, _)| address.realm.as_ref() == home).count()
@@ -288,7 +313,9 @@ impl Groups {
             let mut changed = (*kept).clone();
             what(&mut changed)?;
             if changed == *kept {
-                return Ok(kept);
+                let Some((realm, _)) = place else { return Ok(kept) };
+                // Whoever asks for what is so already does not know it: it may have been restored from a backup.
+                changed.untold.insert(realm.clone());
             }
             changed.version = Timestamp::now().0.max(kept.version + 1);
             changed.untold.extend(kept.realms().into_iter().chain(changed.realms()));
@@ -363,12 +390,20 @@ impl Shared {
         Ok(self.cursors.save(&key).await?)
     }
 
-    /// Removes what was said in a group that is no more.
+    /// Removes what was said in a group that is no more, and what was sent to it.
     async fn forget_group(&self, group: &GroupAddress) -> Result<(), GroupError> {
-        let subject = self.places.group(group);
-        let last = self.broker.last(&subject).await?;
-        if last > antar_broker::Seq::ZERO {
-            self.broker.trim(&subject, last).await?;
+        let last = self.broker.last(&self.places.group(group)).await?;
+        self.forget_said(group, last).await
+    }
+
+    /// The same, of what stands before and at a sequence.
+    async fn forget_said(&self, group: &GroupAddress, upto: Seq) -> Result<(), GroupError> {
+        if upto > Seq::ZERO {
+            self.broker.trim(&self.places.group(group), upto).await?;
+        }
+        if group.realm.is_none() {
+            let forgotten = self.files.forget_group(&group.group).await;
+            forgotten.map_err(|error| GroupError::Unavailable(error.to_string()))?;
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ const BATCH: ReadLimit = ReadLimit { entries_max: 256, bytes_max: 2 * 1024 * 102
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// How often whoever stands by looks whether the worker of another edge goes on.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Most groups that are looked at then.
+/// Most groups that are looked at then; the next ones are the next time.
 const LOOKS_MAX: usize = 256;
 /// A lane with less than this part free takes nothing from groups: they wait in their own log.
 const FREE_PART: u64 = 20;
@@ -68,10 +68,10 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: RealmId) {
 /// Waits until whoever does the work has not gone on for a while, although there is something to do.
 async fn stand_by(shared: &Shared, peer: &RealmId) {
     let mut stuck: BTreeSet<(GroupAddress, Seq)> = BTreeSet::new();
-    loop {
+    for look in 0.. {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        // A broker that does not answer is no reason to take over.
-        let Ok(behind) = behind(shared, peer).await else { continue };
+        // A broker that does not answer is no reason to take over. Each part of the groups is looked at twice in a row.
+        let Ok(behind) = behind(shared, peer, look / 2).await else { continue };
         if behind.intersection(&stuck).next().is_some() {
             return;
         }
@@ -80,9 +80,16 @@ async fn stand_by(shared: &Shared, peer: &RealmId) {
 }
 
 /// The groups of which something is to be done, each with how far it was done.
-async fn behind(shared: &Shared, peer: &RealmId) -> Result<BTreeSet<(GroupAddress, Seq)>, DeliveryError> {
+async fn behind(
+    shared: &Shared,
+    peer: &RealmId,
+    round: usize,
+) -> Result<BTreeSet<(GroupAddress, Seq)>, DeliveryError> {
     let mut behind = BTreeSet::new();
-    for group in shared.groups.shared_with(peer).into_iter().take(LOOKS_MAX) {
+    let mut groups = shared.groups.shared_with(peer);
+    groups.sort();
+    let part = round % groups.len().div_ceil(LOOKS_MAX).max(1);
+    for group in groups.into_iter().skip(part * LOOKS_MAX).take(LOOKS_MAX) {
         let cursor = shared.places.relay_cursor(peer, &group);
         shared.cursors.catch_up_key(&cursor).await?;
         let upto = shared.cursors.get_key(&cursor);
@@ -104,12 +111,11 @@ async fn work(shared: &Shared, peer: &RealmId) -> Result<std::convert::Infallibl
         after = after.max(shared.broker.last(&shared.places.group(group)).await?);
     }
     for group in &groups {
-        let cursor = shared.places.relay_cursor(peer, group);
-        shared.cursors.catch_up_key(&cursor).await?;
-        if let Some(upto) = relayed.get(group) {
-            shared.cursors.raise(&cursor, *upto).await?;
+        let (cursor, mut upto) = shared.told_upto(peer, group).await?;
+        if let Some(relayed) = relayed.get(group).filter(|relayed| **relayed > upto) {
+            shared.cursors.raise(&cursor, *relayed).await?;
+            upto = *relayed;
         }
-        let upto = shared.cursors.get_key(&cursor);
         if shared.broker.last(&shared.places.group(group)).await? > upto {
             after = after.min(upto);
         }
@@ -124,12 +130,34 @@ async fn work(shared: &Shared, peer: &RealmId) -> Result<std::convert::Infallibl
 
 /// A lane that is nearly full is left to what is sent to people.
 async fn wait_for_room(shared: &Shared, peer: &RealmId) -> Result<(), ReadError> {
-    let outbox = shared.places.outbox(peer);
-    while shared.broker.count(&outbox).await? >= LANE_ENTRIES_MAX - LANE_ENTRIES_MAX / FREE_PART {
-        shared.keep_room(&outbox).await;
+    while !shared.has_room_in_lane(peer).await? {
         tokio::time::sleep(FULL_DELAY).await;
     }
     Ok(())
+}
+
+impl Shared {
+    /// Whether there is room in a lane for what is told of groups; makes some if not.
+    pub(super) async fn has_room_in_lane(&self, peer: &RealmId) -> Result<bool, ReadError> {
+        let outbox = self.places.outbox(peer);
+        let has_room = self.broker.count(&outbox).await? < LANE_ENTRIES_MAX - LANE_ENTRIES_MAX / FREE_PART;
+        if !has_room {
+            self.keep_room(&outbox).await;
+        }
+        Ok(has_room)
+    }
+
+    /// How far a peer was told of a group. One of which nobody knows, in a realm that was restored, was told of all that is there.
+    async fn told_upto(&self, peer: &RealmId, group: &GroupAddress) -> Result<(String, Seq), DeliveryError> {
+        let key = self.places.relay_cursor(peer, group);
+        self.cursors.catch_up_key(&key).await?;
+        if !self.cursors.is_kept(&key) {
+            let last = self.broker.last(&self.places.group(group)).await?;
+            self.cursors.raise(&key, last).await?;
+        }
+        let upto = self.cursors.get_key(&key);
+        Ok((key, upto))
+    }
 }
 
 /// Puts into the lane what concerns the peer, and notes how far that is.
@@ -149,11 +177,12 @@ async fn relay(
             shared.groups.copy.catch_up(&group_key(&group)).await?;
             let kept = shared.groups.get(&group).filter(|kept| kept.has_members_in(peer));
             let cursor = match kept {
-                Some(_) => {
-                    let key = shared.places.relay_cursor(peer, &group);
-                    shared.cursors.catch_up_key(&key).await?;
-                    let upto = shared.cursors.get_key(&key);
-                    Some((key, upto))
+                Some(kept) => {
+                    // What is said in a group that a realm does not know of yet is for nobody there.
+                    if kept.untold.contains(peer) {
+                        shared.tell(&group).await?;
+                    }
+                    Some(shared.told_upto(peer, &group).await?)
                 }
                 None => None,
             };

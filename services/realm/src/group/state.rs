@@ -1,7 +1,7 @@
 //! How other realms learn of a group's members: its home tells each realm concerned the whole state after every change, and
 //! says so in the group until it has. Whoever is told takes what is newer than what it knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +33,7 @@ pub(crate) async fn tell_realms(shared: Arc<Shared>) {
             if group.untold.is_empty() || group.version > before {
                 continue;
             }
-            if let Err(error) = shared.tell(&address).await {
-                tracing::warn!(group = %address, %error, "realms have yet to be told of a change of a group");
-            }
+            shared.tell_or_later(&address).await;
         }
     }
 }
@@ -80,10 +78,11 @@ impl State {
             topic,
             members: members.into_iter().map(|member| (member, 0)).collect(),
             invited: invited.into_iter().map(|user| Address { user, realm: realm.clone() }).collect(),
-            removed: std::collections::BTreeSet::new(),
+            removed: BTreeSet::new(),
             version,
-            untold: std::collections::BTreeSet::new(),
+            untold: BTreeSet::new(),
             done: BTreeMap::from([(home.clone(), place)]),
+            asked: BTreeSet::new(),
         };
         group.is_sane().then_some(Self { version, group })
     }
@@ -98,35 +97,55 @@ impl Shared {
             if kept.untold.is_empty() {
                 return Ok(());
             }
-            let mut waiting = Vec::new();
-            // One that is known no longer has nobody who could ask.
-            for realm in kept.untold.iter().filter(|realm| self.peers.is_known(realm)) {
+            let (mut told, mut waiting, mut trouble) = (BTreeSet::new(), Vec::new(), None);
+            for realm in &kept.untold {
+                // One that is known no longer has nobody who could ask.
+                if !self.peers.is_known(realm) {
+                    told.insert(realm.clone());
+                    continue;
+                }
+                if !self.has_room_in_lane(realm).await? {
+                    trouble = Some(format!("the lane to {realm} is nearly full"));
+                    continue;
+                }
                 let state = kept.state(group, realm);
                 let body = envelope(MessageId::fresh(), self.places.realm(), realm, state).to_bytes();
                 let append = Append::new(self.places.outbox(realm), EntryId::unique(), body);
-                waiting.push(self.broker.append(append).await);
-            }
-            let unavailable = |error: antar_broker::AppendError| GroupError::Unavailable(error.to_string());
-            for pending in waiting {
-                pending.map_err(unavailable)?.await.map_err(unavailable)?;
-            }
-            let expect = Expect::Revision(revision);
-            let written = match kept.is_over() {
-                true => copy.delete_if(key, expect).await,
-                false => {
-                    let told = Group { untold: std::collections::BTreeSet::new(), ..(*kept).clone() };
-                    copy.put(key, &told, expect, None).await
+                match self.broker.append(append).await {
+                    Ok(pending) => waiting.push((realm, pending)),
+                    Err(error) => trouble = Some(error.to_string()),
                 }
+            }
+            for (realm, pending) in waiting {
+                match pending.await {
+                    Ok(_) => drop(told.insert(realm.clone())),
+                    Err(error) => trouble = Some(error.to_string()),
+                }
+            }
+            let untold: BTreeSet<RealmId> = kept.untold.difference(&told).cloned().collect();
+            let is_over = kept.is_over() && untold.is_empty();
+            let expect = Expect::Revision(revision);
+            let written = match is_over {
+                true => copy.delete_if(key, expect).await,
+                false => copy.put(key, &Group { untold, ..(*kept).clone() }, expect, None).await,
             };
-            match written {
-                Ok(()) if kept.is_over() => return self.forget_group(group).await,
-                Ok(()) => return Ok(()),
+            match (written, trouble) {
                 // It was changed meanwhile: what was told may have come behind what is newer.
-                Err(KvError::Conflict) => copy.catch_up(key).await?,
-                Err(error) => return Err(error.into()),
+                (Err(KvError::Conflict), _) => copy.catch_up(key).await?,
+                (Err(error), _) => return Err(error.into()),
+                (Ok(()), Some(why)) => return Err(GroupError::Unavailable(why)),
+                (Ok(()), None) if is_over => return self.forget_group(group).await,
+                (Ok(()), None) => return Ok(()),
             }
         }
         Err(GroupError::Unavailable("the group is being changed by others".into()))
+    }
+
+    /// The same. What cannot be told now is told later: the group says of whom.
+    pub(super) async fn tell_or_later(&self, group: &GroupAddress) {
+        if let Err(error) = self.tell(group).await {
+            tracing::warn!(group = %group, %error, "realms have yet to be told of a change of a group");
+        }
     }
 
     /// Takes over what a realm says of a group of its own. Of people here, those count who are users and have not blocked its
@@ -140,21 +159,29 @@ impl Shared {
             return Ok(());
         }
         let here = self.places.realm();
-        let is_user =
-            |address: &Address| address.realm != *here || self.accounts.get(&address.user).is_some();
-        said.members.retain(|member, _| is_user(member));
+        let was = |member: &Address| kept.as_ref().is_some_and(|(kept, _)| kept.members.contains_key(member));
+        let has_asked =
+            |member: &Address| kept.as_ref().is_some_and(|(kept, _)| kept.asked.contains(&member.user));
+        let is_user = |address: &Address| self.accounts.get(&address.user).is_some();
+        said.members.retain(|member, _| {
+            member.realm != *here || (is_user(member) && (was(member) || has_asked(member)))
+        });
         let owner = said.owner.clone();
         said.invited.retain(|invited| self.takes_from(&invited.user, &owner.user, owner.realm.as_str()));
-        let concerns_us = said.has_members_in(here) || !said.invited.is_empty();
+        // Whose request is on its way yet.
+        let asked = kept.iter().flat_map(|(kept, _)| &kept.asked);
+        said.asked =
+            asked.filter(|user| !said.members.contains_key(&self.address_of(user))).cloned().collect();
+        let concerns_us = said.has_members_in(here) || !said.invited.is_empty() || !said.asked.is_empty();
         let Some(home) = group.realm.as_ref().filter(|_| concerns_us) else {
-            copy.delete(key).await?;
+            let Some((_, revision)) = kept else { return Ok(()) };
+            copy.delete_if(key, Expect::Revision(revision)).await?;
             return self.forget_group(group).await;
         };
         if kept.is_none() && self.groups.count_of(Some(home)) >= GROUPS_ABROAD_MAX {
             tracing::warn!(group = %group, "a group is not taken note of: its realm has 1000 here already");
             return Ok(());
         }
-        let was = |member: &Address| kept.as_ref().is_some_and(|(kept, _)| kept.members.contains_key(member));
         for member in said.members.keys().filter(|member| member.realm == *here && !was(member)) {
             self.read_before_joining(group, &member.user).await?;
         }

@@ -29,7 +29,14 @@ export class Files {
     session.addEventListener('ready', () => {
       const lost = [...this.#lost];
       this.#lost.clear();
-      for (const [item, talk] of lost) if (item.state === 'failed') this.retry(talk, item);
+      for (const [item, talk] of lost) {
+        if (item.isLocal && item.state === 'failed') this.retry(talk, item);
+        else if (!item.isLocal) {
+          // It had arrived, and its answer had not.
+          item.upload = null;
+          session.store.touched(talk);
+        }
+      }
     });
   }
 

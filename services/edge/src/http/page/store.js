@@ -161,8 +161,9 @@ export class Store extends EventTarget {
   /** Our own message has come back from the realm. */
   #confirm(talk, known, item) {
     if (!known.isLocal) return;
-    Object.assign(known, { ts: item.ts, isLocal: false, file: item.file ?? known.file, text: item.text });
+    // Also one that had failed: its answer was lost, and not the message.
     this.reached(talk, known, 'stored');
+    Object.assign(known, { ts: item.ts, isLocal: false, file: item.file ?? known.file, text: item.text });
     this.#changed('items', talk);
   }
 
