@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
 
-use super::{Conn, PASSWORD, Server, eventually, ok, text};
+use super::{Conn, PASSWORD, Server, eventually, ok, text, texts};
 
 /// A connection with the token of its login. What is asked through it has the token filled in, as the reports'
 /// clients do.
@@ -149,6 +149,20 @@ impl Chat {
         });
         assert_eq!(all.len(), count, "{all:?}");
         all
+    }
+
+    /// Everything that was said in a conversation, page by page, oldest first.
+    #[track_caller]
+    pub(crate) fn history(&mut self, with: &str) -> Vec<String> {
+        let (mut all, mut before) = (Vec::new(), String::new());
+        loop {
+            let reply = ok(self.cmd(&format!("history {with} limit=200 {before}")));
+            let page = reply["messages"].as_array().expect("a list").clone();
+            let Some(first) = page.first() else { return all };
+            before = format!("before={}", text(first, "id"));
+            let page: Vec<String> = texts(&page).into_iter().map(str::to_owned).collect();
+            all = [page, all].concat();
+        }
     }
 
     /// The next event; what else comes is a mistake.

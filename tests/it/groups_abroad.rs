@@ -25,19 +25,6 @@ fn team(server: &Server) -> [Chat; 4] {
     [messi, henderson, lineker, other]
 }
 
-/// Everything that was said in a group, as a member sees it.
-fn history(chat: &mut Chat, group: &str) -> Vec<String> {
-    let (mut all, mut before) = (Vec::new(), String::new());
-    loop {
-        let reply = ok(chat.cmd(&format!("history {group} limit=200 {before}")));
-        let page = reply["messages"].as_array().expect("a list").clone();
-        let Some(first) = page.first() else { return all };
-        before = format!("before={}", text(first, "id"));
-        let page: Vec<String> = texts(&page).into_iter().map(str::to_owned).collect();
-        all = [page, all].concat();
-    }
-}
-
 /// The texts that a watch pushes, until there are so many.
 fn pushed(chat: &mut Chat, count: usize) -> Vec<String> {
     (0..count).map(|_| text(&chat.event_among("message"), "msg").to_owned()).collect()
@@ -73,7 +60,7 @@ fn members_of_two_realms_see_what_all_say_once_and_in_one_order() {
     watching.iter_mut().for_each(Chat::settle);
     for (member, group) in members.iter_mut().zip(["#tim", "#tim@realm1", "#tim@realm1", "#tim@realm1"]) {
         assert!(member.inbox().is_empty(), "what was pushed is read");
-        assert_eq!(history(member, group), seen[0]);
+        assert_eq!(member.history(group), seen[0]);
     }
 }
 
@@ -167,7 +154,7 @@ fn a_group_whose_owner_leaves_goes_to_a_member_in_another_realm() {
         (gone == [true, true]).then_some(())
     });
     eventually("its name is free", || (messi.cmd("addgroup tim")["status"] == "OK").then_some(()));
-    assert!(history(&mut messi, "#tim").is_empty());
+    assert!(messi.history("#tim").is_empty());
 }
 
 #[test]
@@ -191,10 +178,10 @@ fn an_outage_of_a_realm_delays_its_members_only() {
     ok(messi.cmd("sendgroup #tim terakhir"));
     server.operate(&["realm", "resume", "realm2"]);
     let all: Vec<String> = eventually("all of it has come", || {
-        let all = history(&mut lineker, "#tim@realm1");
+        let all = lineker.history("#tim@realm1");
         (all.len() == COUNT + 2).then_some(all)
     });
-    assert_eq!(all, history(&mut messi, "#tim"), "in the order of its realm");
+    assert_eq!(all, messi.history("#tim"), "in the order of its realm");
     assert_eq!(all[..COUNT], (0..COUNT).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
@@ -227,10 +214,10 @@ fn nothing_is_lost_or_comes_twice_over_four_kills() {
     }
     other = other.again(&server, "realm2");
     let there: Vec<String> = eventually("all of it has come", || {
-        let all = history(&mut other, "#tim@realm1");
+        let all = other.history("#tim@realm1");
         (all.len() >= 2 * 4 * EACH).then_some(all)
     });
-    assert_eq!(there, history(&mut messi, "#tim"));
+    assert_eq!(there, messi.history("#tim"));
     for name in ["a", "b"] {
         let own: Vec<&String> = there.iter().filter(|text| text.starts_with(name)).collect();
         let sent: Vec<String> = (0..4 * EACH).map(|n| format!("{name}{n}")).collect();
@@ -271,4 +258,22 @@ fn who_leaves_is_out_at_once_also_while_the_groups_realm_is_away_or_blocked() {
     ok(lineker.cmd("joingroup #tim@realm1"));
     ok(messi.cmd("sendgroup #tim kembali"));
     assert_eq!(texts(&lineker.inbox_of(1)), ["kembali"]);
+}
+
+#[test]
+fn whoever_gets_the_name_of_an_erased_member_is_in_none_of_their_groups() {
+    let server = BROKER.demo();
+    let [mut messi, ..] = team(&server);
+    // Before the group's realm knows of it.
+    server.operate(&["realm", "pause", "realm1"]);
+    server.operate(&["user", "remove", "lineker", "--erase", "--by", "jaga", "--realm", "realm2"]);
+    let mut another = Chat::register(&server, "realm2", "lineker");
+    assert_eq!(ok(another.cmd("groups"))["groups"], serde_json::json!([]));
+    refused(another.cmd("history #tim@realm1"), "not-a-member");
+    server.operate(&["realm", "resume", "realm1"]);
+    eventually("its realm knows", || {
+        let members = ok(messi.cmd("members tim"))["members"].clone();
+        (!members.to_string().contains("lineker")).then_some(())
+    });
+    assert_eq!(ok(another.cmd("groups"))["groups"], serde_json::json!([]));
 }

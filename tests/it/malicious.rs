@@ -47,6 +47,28 @@ impl Town {
         self.tenants.wire(self.nats.addr(), realm)
     }
 
+    /// Has realm3 behave at first, so that its key is known: an edge of it, its user henderson, and an envelope of theirs to lineker
+    /// as it goes by on `wire`.
+    #[track_caller]
+    pub(super) fn settle_realm3(&mut self, wire: &mut Wire) -> (Server, Chat, Message) {
+        let three = edge(&self.realms, &self.tenants, &self.nats, "realm3");
+        let mut pele = Chat::login(&three, "realm3", "henderson");
+        for realm in ["realm1", "realm2"] {
+            ok(pele.cmd(&format!("addrealm {realm} 127.0.0.1 4001")));
+        }
+        ok(pele.cmd("sendprivaterealm realm2 lineker halo"));
+        assert_eq!(texts(&self.lineker.realm_inbox_of("realm3", 1)), ["halo"]);
+        let own = envelope_with(wire, "halo");
+        (three, pele, own)
+    }
+
+    /// Whoever has realm3's key, and its place on the wire.
+    #[track_caller]
+    pub(super) fn forger(&self, wire: Wire) -> Forger {
+        let seed = self.realms.key_of("realm3");
+        Forger { wire, key: KeyPair::from_seed(seed.trim()).expect("a seed") }
+    }
+
     /// Says that messi's words still reach lineker, and that nothing else does.
     #[track_caller]
     pub(super) fn is_at_peace(&mut self) {
@@ -80,7 +102,7 @@ impl Town {
 }
 
 #[track_caller]
-pub(super) fn edge(realms: &Realms, tenants: &Tenants, nats: &Nats, realm: &str) -> Server {
+fn edge(realms: &Realms, tenants: &Tenants, nats: &Nats, realm: &str) -> Server {
     let seed = tenants.seed_path(realm);
     realms.edge(realm, &nats.url()).env("BROKER__CREDENTIALS_FILE", seed.display()).start()
 }
@@ -221,7 +243,7 @@ fn signed(seen: &Message) -> Vec<(String, String)> {
 
 /// The envelope of a message with this text, on its way.
 #[track_caller]
-pub(super) fn envelope_with(wire: &mut Wire, wanted: &str) -> Message {
+fn envelope_with(wire: &mut Wire, wanted: &str) -> Message {
     eventually("the envelope comes by", || {
         let seen = wire.next(Duration::from_secs(1)).expect("the line holds")?;
         (seen.text().contains(wanted) && seen.header("Antar-Signature").is_some()).then_some(seen)
@@ -235,14 +257,7 @@ fn what_is_forged_altered_misdirected_replayed_or_unsigned_is_put_aside_with_a_r
     wire.subscribe("realm.>").expect("the line holds");
     wire.flush().expect("the line holds");
     // First realm3 behaves, so that its key is known and there are envelopes of its own and for it.
-    let mut three = edge(&town.realms, &town.tenants, &town.nats, "realm3");
-    let mut pele = Chat::login(&three, "realm3", "henderson");
-    for realm in ["realm1", "realm2"] {
-        ok(pele.cmd(&format!("addrealm {realm} 127.0.0.1 4001")));
-    }
-    ok(pele.cmd("sendprivaterealm realm2 lineker halo"));
-    assert_eq!(texts(&town.lineker.realm_inbox_of("realm3", 1)), ["halo"]);
-    let own = envelope_with(&mut wire, "halo");
+    let (mut three, mut pele, own) = town.settle_realm3(&mut wire);
     ok(pele.cmd("sendprivaterealm realm1 messi untuk realm1"));
     assert_eq!(texts(&town.messi.realm_inbox_of("realm3", 1)), ["untuk realm1"]);
     let for_one = envelope_with(&mut wire, "untuk realm1");
@@ -251,8 +266,7 @@ fn what_is_forged_altered_misdirected_replayed_or_unsigned_is_put_aside_with_a_r
     let from_one = envelope_with(&mut wire, "balasan");
     three.sigterm();
 
-    let seed = town.realms.key_of("realm3");
-    let mut forger = Forger { wire, key: KeyPair::from_seed(seed.trim()).expect("a seed") };
+    let mut forger = town.forger(wire);
     assert_eq!(town.dead(), [""; 0]);
     let envelope: Value = serde_json::from_slice(&own.payload).expect("an envelope is JSON");
     let headers = signed(&own);

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::malicious::{Forger, Town, edge, envelope_with};
+use super::malicious::{Forger, Town};
 use crate::harness::tenants::base64url;
-use crate::harness::{Chat, eventually, ok, refused, text, texts};
+use crate::harness::{Chat, eventually, ok, refused, text};
 use crate::nats::files::get;
 
 /// A question for bytes of a file, signed by `key` in the name of `from`.
@@ -35,17 +35,9 @@ fn a_realm_gets_no_file_that_was_not_for_it_and_passes_off_none_as_another() {
     let mut wire = town.wire("realm3");
     wire.subscribe("realm.realm2.inbox").expect("the line holds");
     wire.flush().expect("the line holds");
-    let mut three = edge(&town.realms, &town.tenants, &town.nats, "realm3");
-    let mut pele = Chat::login(&three, "realm3", "henderson");
-    for realm in ["realm1", "realm2"] {
-        ok(pele.cmd(&format!("addrealm {realm} 127.0.0.1 4001")));
-    }
-    ok(pele.cmd("sendprivaterealm realm2 lineker halo"));
-    assert_eq!(texts(&town.lineker.realm_inbox_of("realm3", 1)), ["halo"]);
-    let own = envelope_with(&mut wire, "halo");
+    let (mut three, _pele, own) = town.settle_realm3(&mut wire);
     three.sigterm();
-    let seed = town.realms.key_of("realm3");
-    let mut forger = Forger { wire, key: KeyPair::from_seed(seed.trim()).expect("a seed") };
+    let mut forger = town.forger(wire);
 
     // It asks for the file: in its own name, and in that of the realm that it was for.
     let (key, wire) = (&forger.key, &mut forger.wire);

@@ -86,12 +86,12 @@ impl Cursors {
         Seq(kept.max(ahead))
     }
 
-    /// Whether there is such a cursor, as far as this edge knows.
+    /// Whether there is a cursor of this key, as far as this edge knows.
     pub(crate) fn is_kept(&self, key: &str) -> bool {
         self.copy.get(key).is_some()
     }
 
-    /// Likewise [`Self::get_key`].
+    /// Waits until [`Self::get_key`] knows what any edge has made durable of a cursor.
     pub(crate) async fn catch_up_key(&self, key: &str) -> Result<(), KvError> {
         self.copy.catch_up(key).await
     }

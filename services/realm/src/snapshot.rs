@@ -26,7 +26,7 @@ const RESTORING: &str = "restoring";
 pub const STREAMS: [&str; 3] = ["INBOX", "MAIL", "LOG"];
 /// The bucket of accounts.
 pub const ACCOUNTS: &str = "accounts";
-/// The bucket of cursors: keys `<user>.<box>` or `<user>._group.<group>`, values sequences.
+/// The bucket of cursors: keys `<user>.<box>`, `<user>._group.<group>` or `_relay_<peer>._group.<group>`, values sequences.
 pub const CURSORS: &str = "cursors";
 /// The bucket of peers.
 pub const PEERS: &str = "peers";

@@ -179,7 +179,7 @@ impl Shared {
     /// The group that a file is for, if it is one of this realm of which its sender is a member.
     async fn group_of_file(&self, from: &UserName, to: Send<'_>) -> Result<Option<GroupName>, FileError> {
         let Send::Named(group) = to else { return Ok(None) };
-        let group = self.group_named(group);
+        let group = self.as_kept(group);
         if group.realm.is_some() {
             return Err(FileError::Refused("a file is sent to a group of this realm only".into()));
         }

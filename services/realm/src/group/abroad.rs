@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use antar_broker::{Append, EntryId, Expect, Filter, KvError, ReadLimit, Tail};
+use antar_proto::command::GroupPolicy;
 use antar_proto::envelope::{Content, GroupWish};
 use antar_proto::reply::State;
 use antar_proto::{Address, ErrorCode, GroupAddress, GroupName, MessageId, RealmId, UserName};
@@ -61,7 +62,7 @@ impl Shared {
         self.peers.copy.fresh(home.as_str()).await?;
         let address = GroupAddress { group: group.clone(), realm: Some(home.clone()) };
         if wish == GroupWish::Leave {
-            return self.leave_abroad(user, &address).await;
+            return self.leave_abroad(user, &address).await.map(|()| true);
         }
         self.check_peer(home)?;
         match wish {
@@ -94,11 +95,11 @@ impl Shared {
         let key = &group_key(group);
         self.groups.copy.catch_up(key).await?;
         if self.groups.copy.get(key).is_none() {
-            if self.groups.count_of_all(group.realm.as_ref()) >= GROUPS_ABROAD_MAX {
+            if self.groups.count_of(group.realm.as_ref()) >= GROUPS_ABROAD_MAX {
                 return Err(GroupError::Full("too many groups of that realm are known here"));
             }
-            let own = self.address_of(user);
-            let made = Group { asked: BTreeSet::from([user.clone()]), ..Group::unknown(own) };
+            let asked = BTreeSet::from([user.clone()]);
+            let made = Group { asked, ..Group::of(self.address_of(user), GroupPolicy::Invite) };
             match self.groups.copy.put(key, &made, Expect::Absent, None).await {
                 Err(KvError::Conflict) => self.groups.copy.catch_up(key).await?,
                 written => return Ok(written?),
@@ -108,7 +109,7 @@ impl Shared {
     }
 
     /// Takes a user out of a group of another realm, or declines its invitation: at once, whatever that realm says.
-    async fn leave_abroad(&self, user: &UserName, group: &GroupAddress) -> Result<bool, GroupError> {
+    pub(super) async fn leave_abroad(&self, user: &UserName, group: &GroupAddress) -> Result<(), GroupError> {
         let (key, own) = (group_key(group), self.address_of(user));
         self.groups.copy.catch_up(&key).await?;
         let kept = self.groups.copy.get(&key).ok_or(GroupError::NotAMember)?;
@@ -123,8 +124,7 @@ impl Shared {
             kept.invited.remove(&own);
             kept.asked.remove(user);
         })
-        .await?;
-        Ok(true)
+        .await
     }
 
     /// Changes what is kept of a group of another realm; what concerns nobody here goes.

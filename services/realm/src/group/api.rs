@@ -27,7 +27,7 @@ impl Realm {
         if !self.wish(user, group, GroupWish::Join).await? {
             return Ok(None);
         }
-        let group = self.shared.group_named(group);
+        let group = self.shared.as_kept(group);
         let joined = self.shared.groups.get(&group);
         Ok(joined.map(|joined| joined.info(&group, &self.shared.address_of(user))))
     }
@@ -40,7 +40,7 @@ impl Realm {
         group: &GroupAddress,
         wish: GroupWish,
     ) -> Result<bool, GroupError> {
-        let GroupAddress { group, realm } = self.shared.group_named(group);
+        let GroupAddress { group, realm } = self.shared.as_kept(group);
         match realm {
             Some(home) => self.shared.ask_abroad(user, &home, &group, wish).await,
             None => {

@@ -6,8 +6,7 @@ use antar_proto::envelope::{Content, Envelope, GroupWish, Outcome};
 use antar_proto::reply::State as Reached;
 use antar_proto::{Address, ErrorCode, GroupAddress, GroupName, MessageId, RealmId, UserName};
 
-use super::GroupError;
-use super::state::State;
+use super::{Group, GroupError};
 use crate::arrival::{Arrival, Line};
 use crate::dead::Dead;
 use crate::delivery::{Batch, Delivery, DeliveryError};
@@ -43,6 +42,11 @@ impl From<GroupError> for DeliveryError {
     }
 }
 
+/// What a sender is told of a post that is in its group, and of a request that was carried out.
+fn done(id: MessageId, sender: UserName) -> Outcome {
+    Outcome { id, sender, users: Vec::new(), state: Reached::Delivered, reason: None, group: false }
+}
+
 impl Delivery {
     /// Starts the delivery of an envelope about a group.
     pub(crate) async fn of_group(
@@ -76,8 +80,8 @@ impl Delivery {
             Content::GroupMessage { to_group, .. } => self.said(reign, arrival, print, to_group, batch).await,
             Content::GroupState { ref group, .. } => {
                 let group = GroupAddress { group: group.clone(), realm: Some(origin.clone()) };
-                match State::of(content, self.shared.places.realm(), origin, arrival.place) {
-                    Some(state) => Ok(Ok(self.shared.take_state(&group, state).await?)),
+                match Group::told(content, self.shared.places.realm()) {
+                    Some(said) => Ok(Ok(self.shared.take_state(&group, said).await?)),
                     None => Ok(Err(Dead::Refused("a group has at most 1000 members".into()))),
                 }
             }
@@ -102,21 +106,14 @@ impl Delivery {
         if batch.caught_up.insert(address.clone()) {
             self.shared.groups.copy.catch_up(&group_key(&address)).await?;
         }
-        let outcome = |state, reason: Option<ErrorCode>| Outcome {
-            id,
-            sender: from.user.clone(),
-            users: Vec::new(),
-            state,
-            reason: reason.map(|code| code.as_str().into()),
-            group: false,
-        };
         let refusal = match self.shared.groups.get(&address) {
             None => Some(ErrorCode::NoSuchGroup),
             Some(group) if !group.members.contains_key(&from) => Some(ErrorCode::NotAMember),
             Some(_) => None,
         };
-        if refusal.is_some() {
-            batch.tell(&origin, Some(place), line.inbox_seq(), outcome(Reached::Failed, refusal));
+        if let Some(code) = refusal {
+            let outcome = refused(id, from.user, code.as_str(), false);
+            batch.tell(&origin, Some(place), line.inbox_seq(), outcome);
             return Ok(Ok(()));
         }
         let subject = self.shared.places.group(&address);
@@ -125,7 +122,7 @@ impl Delivery {
         if seen == Seen::Other {
             return Ok(Err(Dead::IdReused));
         }
-        let delivered = outcome(Reached::Delivered, None);
+        let delivered = done(id, from.user.clone());
         if is_done || seen == Seen::Same {
             batch.tell(&origin, Some(place), line.inbox_seq(), delivered);
             return Ok(Ok(()));
@@ -208,15 +205,13 @@ impl Delivery {
         batch: &mut Batch,
     ) -> Result<Result<(), Dead>, DeliveryError> {
         let Arrival { origin, place, line } = arrival;
-        let (state, reason) = match self.shared.carry_out(&from, &group, &wish, Some(place)).await {
-            Ok(_) => (Reached::Delivered, None),
+        let outcome = match self.shared.carry_out(&from, &group, &wish, Some(place)).await {
+            Ok(_) => done(id, from.user),
             Err(error @ GroupError::Unavailable(_)) => return Err(error.into()),
             // The group may have ended with this very request, the first time.
-            Err(GroupError::NoSuchGroup) if wish == GroupWish::Leave => (Reached::Delivered, None),
-            Err(error) => (Reached::Failed, Some(error.code().as_str().to_owned())),
+            Err(GroupError::NoSuchGroup) if wish == GroupWish::Leave => done(id, from.user),
+            Err(error) => refused(id, from.user, error.code().as_str(), false),
         };
-        let sender: UserName = from.user;
-        let outcome = Outcome { id, sender, users: Vec::new(), state, reason, group: false };
         batch.tell(&origin, Some(place), line.inbox_seq(), outcome);
         Ok(Ok(()))
     }

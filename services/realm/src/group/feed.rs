@@ -124,6 +124,10 @@ impl GroupFeed {
             }
         }
         self.backlog.extend(backlog);
+        if self.mine.is_empty() {
+            // Who came and went before is no news.
+            self.presence = self.presence.resubscribe();
+        }
         self.mine.extend(new);
         self.upto = Some(until);
         Ok(())
@@ -153,7 +157,7 @@ impl GroupFeed {
                     *is_stale = true;
                     return Ok(News::default());
                 }
-                came = presence.recv() => {
+                came = presence.recv(), if !mine.is_empty() => {
                     // Who is too slow misses some.
                     let Ok(came) = came else { continue };
                     let met: Vec<Event> = came.iter().filter_map(|came| met(shared, mine, user, came)).collect();

@@ -1,6 +1,6 @@
 //! What people want of groups that live here, whichever realm they are of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use antar_broker::{Expect, KvError, Timestamp};
@@ -9,7 +9,7 @@ use antar_proto::envelope::GroupWish;
 use antar_proto::{Address, GroupAddress, GroupName, UserName};
 
 use super::{GROUPS_MAX, Group, GroupError, GroupInfo, MEMBERS_MAX, TOPIC_BYTES_MAX};
-use crate::places::group_key;
+use crate::places::{group_key, group_named};
 use crate::recall::Place;
 use crate::send::SendError;
 use crate::shared::Shared;
@@ -41,16 +41,10 @@ impl Shared {
         self.read_before_joining(&group, owner).await?;
         let now = Timestamp::now().0;
         let made = Group {
-            owner: address.clone(),
-            policy,
-            topic: String::new(),
             members: BTreeMap::from([(address.clone(), now)]),
-            invited: BTreeSet::new(),
-            removed: BTreeSet::new(),
             version: before.as_ref().map_or(now, |kept| now.max(kept.version + 1)),
             untold: before.map(|kept| kept.untold.clone()).unwrap_or_default(),
-            done: BTreeMap::new(),
-            asked: BTreeSet::new(),
+            ..Group::of(address.clone(), policy)
         };
         match self.groups.copy.put(key, &made, expect, None).await {
             Err(KvError::Conflict) => Err(GroupError::Exists),
@@ -72,11 +66,17 @@ impl Shared {
         let place = place.map(|place| (&by.realm, place));
         let now = Timestamp::now().0;
         let changed = self.groups.change(&group, place, |kept| kept.fulfil(by, wish, now)).await?;
-        if changed.is_over() && changed.untold.is_empty() {
-            self.forget_group(&group).await?;
-        }
-        self.tell_or_later(&group).await;
+        self.settle(&group, &changed).await?;
         Ok(changed)
+    }
+
+    /// What follows a change: what was said in a group that is gone goes, and of all others the realms are told.
+    async fn settle(&self, group: &GroupAddress, changed: &Group) -> Result<(), GroupError> {
+        if changed.is_gone() {
+            return self.forget_group(group).await;
+        }
+        self.tell_or_later(group).await;
+        Ok(())
     }
 
     /// What has to be true, or to be done, before a group is changed.
@@ -116,32 +116,36 @@ impl Shared {
     /// Takes a user out of everything: whoever gets the name later must not find it in a group.
     pub(crate) async fn leave_all_groups(&self, user: &UserName) -> Result<(), GroupError> {
         let address = self.address_of(user);
-        for (group, kept) in self.groups.all() {
-            let is_concerned = kept.members.contains_key(&address)
+        let is_concerned = |kept: &Group| {
+            kept.members.contains_key(&address)
                 || kept.invited.contains(&address)
-                || kept.removed.contains(&address);
-            if !is_concerned {
-                continue;
-            }
-            if let Some(home) = &group.realm {
-                self.request(&address, home, &group.group, GroupWish::Leave).await?;
-                continue;
-            }
-            let out = self.groups.change(&group, None, |kept| {
-                kept.take_out(&address);
-                kept.removed.remove(&address);
-                Ok(())
-            });
-            match out.await {
-                Ok(changed) if changed.is_over() && changed.untold.is_empty() => {
-                    self.forget_group(&group).await?;
-                }
-                Ok(_) => self.tell_or_later(&group).await,
-                Err(GroupError::NoSuchGroup) => {}
+                || kept.removed.contains(&address)
+                || kept.asked.contains(user)
+        };
+        for (key, _, _) in self.groups.copy.select(is_concerned) {
+            let Some(group) = group_named(&key) else { continue };
+            let left = match &group.realm {
+                Some(_) => self.leave_abroad(user, &group).await,
+                None => self.strike_out(&address, &group).await,
+            };
+            match left {
+                // It was over, or left, a moment ago.
+                Ok(()) | Err(GroupError::NoSuchGroup | GroupError::NotAMember) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Takes a user out of all that is kept of a group that lives here.
+    async fn strike_out(&self, user: &Address, group: &GroupAddress) -> Result<(), GroupError> {
+        let change = |kept: &mut Group| {
+            kept.take_out(user);
+            kept.removed.remove(user);
+            Ok(())
+        };
+        let changed = self.groups.change(group, None, change).await?;
+        self.settle(group, &changed).await
     }
 }
 

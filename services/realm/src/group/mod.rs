@@ -72,7 +72,7 @@ pub(crate) struct Group {
     /// Realms that have yet to be told of the last changes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     untold: BTreeSet<RealmId>,
-    /// Up to which place of their lanes other realms' requests were carried out; of one abroad, its home's last word.
+    /// Up to which place of their lanes other realms' requests were carried out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     done: BTreeMap<RealmId, Place>,
     /// Of one abroad: who has asked to join. Nobody else is made a member by what its home says.
@@ -146,11 +146,11 @@ pub struct GroupInfo {
 }
 
 impl Group {
-    /// One of another realm of which nothing is known yet.
-    fn unknown(owner: Address) -> Self {
+    /// One of which nothing else is known yet.
+    fn of(owner: Address, policy: GroupPolicy) -> Self {
         Self {
             owner,
-            policy: GroupPolicy::Invite,
+            policy,
             topic: String::new(),
             members: BTreeMap::new(),
             invited: BTreeSet::new(),
@@ -199,6 +199,11 @@ impl Group {
         self.members.is_empty()
     }
 
+    /// Whether it is over, and nobody has yet to be told.
+    fn is_gone(&self) -> bool {
+        self.is_over() && self.untold.is_empty()
+    }
+
     /// Whether it has members in a realm.
     pub(crate) fn has_members_in(&self, realm: &RealmId) -> bool {
         self.members.keys().any(|member| member.realm == *realm)
@@ -221,20 +226,27 @@ impl Group {
     }
 }
 
-type ByUser = HashMap<UserName, Vec<GroupAddress>>;
+/// Who is in which groups.
+#[derive(Default)]
+struct Index {
+    /// Users of this realm, their groups by name.
+    by_user: HashMap<UserName, Vec<GroupAddress>>,
+    /// Other realms with members in groups that live here.
+    by_realm: HashMap<RealmId, BTreeSet<GroupAddress>>,
+}
 
 /// The groups of a realm, and those of others that its users are in.
 pub(crate) struct Groups {
     pub(crate) copy: KvCopy<Group>,
     realm: RealmId,
     pub(crate) shown: Shown,
-    /// The groups of each user of this realm, and of which version of the copy.
-    by_user: Mutex<Option<(u64, Arc<ByUser>)>>,
+    /// Of which version of the copy, and the index.
+    index: Mutex<Option<(u64, Arc<Index>)>>,
 }
 
 impl Groups {
     pub(crate) fn new(copy: KvCopy<Group>, realm: RealmId) -> Self {
-        Self { copy, realm, shown: Shown::default(), by_user: Mutex::default() }
+        Self { copy, realm, shown: Shown::default(), index: Mutex::default() }
     }
 
     pub(crate) fn get(&self, group: &GroupAddress) -> Option<Arc<Group>> {
@@ -247,45 +259,46 @@ impl Groups {
         all.filter_map(|(key, group)| group_named(&key).map(|address| (address, group)))
     }
 
-    /// Those that live here and have members in another realm.
-    pub(crate) fn shared_with(&self, realm: &RealmId) -> Vec<GroupAddress> {
-        let here =
-            self.all().filter(|(address, group)| address.realm.is_none() && group.has_members_in(realm));
-        here.map(|(address, _)| address).collect()
-    }
-
-    /// The same as [`Self::count_of`], those counted of which nothing is known yet but that somebody has asked.
-    fn count_of_all(&self, home: Option<&RealmId>) -> usize {
+    /// How many are kept that live in a realm: in this one, if none is named. Those count, too, of which nothing is known yet.
+    fn count_of(&self, home: Option<&RealmId>) -> usize {
         let keys = self.copy.all().into_iter().filter_map(|(key, _)| group_named(&key));
         keys.filter(|address| address.realm.as_ref() == home).count()
     }
 
-    /// How many there are that live in a realm: in this one, if none is named.
-    fn count_of(&self, home: Option<&RealmId>) -> usize {
-        self.all().filter(|(address, _)| address.realm.as_ref() == home).count()
+    /// The index, made anew only when a group has changed.
+    fn index(&self) -> Arc<Index> {
+        // Before the look, so that a change meanwhile makes it be looked at again.
+        let version = self.copy.version();
+        let mut known = self.index.lock().expect("no holder of this lock panics");
+        if let Some((of, index)) = &*known
+            && *of == version
+        {
+            return index.clone();
+        }
+        let mut index = Index::default();
+        for (address, group) in self.all() {
+            for member in group.members.keys() {
+                if member.realm == self.realm {
+                    index.by_user.entry(member.user.clone()).or_default().push(address.clone());
+                } else if address.realm.is_none() {
+                    index.by_realm.entry(member.realm.clone()).or_default().insert(address.clone());
+                }
+            }
+        }
+        index.by_user.values_mut().for_each(|groups| groups.sort());
+        let index = Arc::new(index);
+        *known = Some((version, index.clone()));
+        index
+    }
+
+    /// Those that live here and have members in another realm, by name.
+    pub(crate) fn shared_with(&self, realm: &RealmId) -> Vec<GroupAddress> {
+        self.index().by_realm.get(realm).into_iter().flatten().cloned().collect()
     }
 
     /// The groups that a user of this realm is a member of, by name.
     pub(crate) fn of(&self, user: &UserName) -> Vec<GroupAddress> {
-        // Before the look, so that a change meanwhile makes it be looked at again.
-        let version = self.copy.version();
-        let mut known = self.by_user.lock().expect("no holder of this lock panics");
-        let by_user = match &*known {
-            Some((of, by_user)) if *of == version => by_user.clone(),
-            _ => {
-                let mut by_user = ByUser::new();
-                for (address, group) in self.all() {
-                    for member in group.members.keys().filter(|member| member.realm == self.realm) {
-                        by_user.entry(member.user.clone()).or_default().push(address.clone());
-                    }
-                }
-                by_user.values_mut().for_each(|groups| groups.sort());
-                let by_user = Arc::new(by_user);
-                *known = Some((version, by_user.clone()));
-                by_user
-            }
-        };
-        by_user.get(user).cloned().unwrap_or_default()
+        self.index().by_user.get(user).cloned().unwrap_or_default()
     }
 
     /// Changes a group that lives here, as the broker has it now, and whom its realms have yet to be told of. One without members,
@@ -324,7 +337,7 @@ impl Groups {
                 changed.done.insert(realm.clone(), place);
             }
             let expect = Expect::Revision(revision);
-            let written = match changed.is_over() && changed.untold.is_empty() {
+            let written = match changed.is_gone() {
                 true => self.copy.delete_if(key, expect).await,
                 false => self.copy.put(key, &changed, expect, None).await,
             };
@@ -340,7 +353,7 @@ impl Groups {
 
 impl Shared {
     /// A group as it is written, as it is kept: without its realm if that is this one.
-    pub(crate) fn group_named(&self, group: &GroupAddress) -> GroupAddress {
+    pub(crate) fn as_kept(&self, group: &GroupAddress) -> GroupAddress {
         let realm = group.realm.clone().filter(|realm| realm != self.places.realm());
         GroupAddress { group: group.group.clone(), realm }
     }
@@ -424,7 +437,7 @@ impl Shared {
         user: &UserName,
         group: &GroupAddress,
     ) -> Result<(GroupInfo, Vec<Address>), GroupError> {
-        let group = self.group_named(group);
+        let group = self.as_kept(group);
         let found = self.find_member(&group, user).await?;
         Ok((found.info(&group, &self.address_of(user)), found.members.keys().cloned().collect()))
     }

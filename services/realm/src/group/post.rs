@@ -38,7 +38,7 @@ impl Shared {
         said: Said<'_>,
         id: SendId,
     ) -> Result<Sending, SendError> {
-        let address = self.group_named(group);
+        let address = self.as_kept(group);
         if let Some(home) = &address.realm {
             self.check_peer(home)?;
         }

@@ -37,7 +37,7 @@ impl Shared {
     /// Where a conversation stands.
     pub(crate) fn said(&self, user: &UserName, with: &With) -> Filter {
         match with {
-            With::Group(group) => Filter::from(&self.places.group(&self.group_named(group))),
+            With::Group(group) => Filter::from(&self.places.group(&self.as_kept(group))),
             _ => self.places.mail_all(user),
         }
     }
@@ -72,7 +72,7 @@ impl Shared {
         user: &UserName,
         group: &GroupAddress,
     ) -> Result<(), GroupError> {
-        self.find_member(&self.group_named(group), user).await.map(drop)
+        self.find_member(&self.as_kept(group), user).await.map(drop)
     }
 
     /// Up to where every member of a group here has read it, and every realm with members was told of it; what nobody can read

@@ -86,8 +86,7 @@ async fn behind(
     round: usize,
 ) -> Result<BTreeSet<(GroupAddress, Seq)>, DeliveryError> {
     let mut behind = BTreeSet::new();
-    let mut groups = shared.groups.shared_with(peer);
-    groups.sort();
+    let groups = shared.groups.shared_with(peer);
     let part = round % groups.len().div_ceil(LOOKS_MAX).max(1);
     for group in groups.into_iter().skip(part * LOOKS_MAX).take(LOOKS_MAX) {
         let cursor = shared.places.relay_cursor(peer, &group);

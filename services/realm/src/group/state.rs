@@ -1,7 +1,7 @@
 //! How other realms learn of a group's members: its home tells each realm concerned the whole state after every change, and
 //! says so in the group until it has. Whoever is told takes what is newer than what it knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,7 @@ use antar_proto::{Address, GroupAddress, MessageId, RealmId};
 
 use super::{GROUPS_ABROAD_MAX, Group, GroupError, MEMBERS_MAX, TOPIC_BYTES_MAX};
 use crate::mail::envelope;
-use crate::places::group_key;
-use crate::recall::Place;
+use crate::places::{group_key, group_named};
 use crate::shared::Shared;
 
 /// How often it is looked for realms that were not told: whoever made the change went down, or its broker did.
@@ -28,20 +27,13 @@ pub(crate) async fn tell_realms(shared: Arc<Shared>) {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let within = u64::try_from(TELL_WITHIN.as_micros()).unwrap_or(u64::MAX);
         let before = Timestamp::now().0.saturating_sub(within);
-        for (key, group) in shared.groups.copy.all() {
-            let Some(address) = crate::places::group_named(&key) else { continue };
-            if group.untold.is_empty() || group.version > before {
-                continue;
+        let is_late = |group: &Group| !group.untold.is_empty() && group.version <= before;
+        for (key, _, _) in shared.groups.copy.select(is_late) {
+            if let Some(address) = group_named(&key) {
+                shared.tell_or_later(&address).await;
             }
-            shared.tell_or_later(&address).await;
         }
     }
-}
-
-/// What a realm says of a group of its own.
-pub(super) struct State {
-    pub(super) version: u64,
-    pub(super) group: Group,
 }
 
 impl Group {
@@ -59,32 +51,25 @@ impl Group {
         }
     }
 
+    /// What another realm says of a group of its own, to the realm `here`; `None` for what can be no group.
+    pub(super) fn told(content: Content, here: &RealmId) -> Option<Self> {
+        let Content::GroupState { version, owner, policy, topic, members, invited, .. } = content else {
+            return None;
+        };
+        let said = Self {
+            topic,
+            members: members.into_iter().map(|member| (member, 0)).collect(),
+            invited: invited.into_iter().map(|user| Address { user, realm: here.clone() }).collect(),
+            version,
+            ..Self::of(owner, policy)
+        };
+        said.is_sane().then_some(said)
+    }
+
     fn is_sane(&self) -> bool {
         self.members.len() <= MEMBERS_MAX
             && self.invited.len() <= MEMBERS_MAX
             && self.topic.len() <= TOPIC_BYTES_MAX
-    }
-}
-
-impl State {
-    /// What `home` says; `None` for what can be no group.
-    pub(super) fn of(content: Content, realm: &RealmId, home: &RealmId, place: Place) -> Option<Self> {
-        let Content::GroupState { version, owner, policy, topic, members, invited, .. } = content else {
-            return None;
-        };
-        let group = Group {
-            owner,
-            policy,
-            topic,
-            members: members.into_iter().map(|member| (member, 0)).collect(),
-            invited: invited.into_iter().map(|user| Address { user, realm: realm.clone() }).collect(),
-            removed: BTreeSet::new(),
-            version,
-            untold: BTreeSet::new(),
-            done: BTreeMap::from([(home.clone(), place)]),
-            asked: BTreeSet::new(),
-        };
-        group.is_sane().then_some(Self { version, group })
     }
 }
 
@@ -123,18 +108,18 @@ impl Shared {
                 }
             }
             let untold: BTreeSet<RealmId> = kept.untold.difference(&told).cloned().collect();
-            let is_over = kept.is_over() && untold.is_empty();
+            let told = Group { untold, ..(*kept).clone() };
             let expect = Expect::Revision(revision);
-            let written = match is_over {
+            let written = match told.is_gone() {
                 true => copy.delete_if(key, expect).await,
-                false => copy.put(key, &Group { untold, ..(*kept).clone() }, expect, None).await,
+                false => copy.put(key, &told, expect, None).await,
             };
             match (written, trouble) {
                 // It was changed meanwhile: what was told may have come behind what is newer.
                 (Err(KvError::Conflict), _) => copy.catch_up(key).await?,
                 (Err(error), _) => return Err(error.into()),
                 (Ok(()), Some(why)) => return Err(GroupError::Unavailable(why)),
-                (Ok(()), None) if is_over => return self.forget_group(group).await,
+                (Ok(()), None) if told.is_gone() => return self.forget_group(group).await,
                 (Ok(()), None) => return Ok(()),
             }
         }
@@ -150,12 +135,11 @@ impl Shared {
 
     /// Takes over what a realm says of a group of its own. Of people here, those count who are users and have not blocked its
     /// owner.
-    pub(super) async fn take_state(&self, group: &GroupAddress, state: State) -> Result<(), GroupError> {
+    pub(super) async fn take_state(&self, group: &GroupAddress, mut said: Group) -> Result<(), GroupError> {
         let (copy, key) = (&self.groups.copy, &group_key(group));
-        let State { version, group: mut said } = state;
         copy.catch_up(key).await?;
         let kept = copy.get_with_revision(key);
-        if kept.as_ref().is_some_and(|(kept, _)| kept.version >= version) {
+        if kept.as_ref().is_some_and(|(kept, _)| kept.version >= said.version) {
             return Ok(());
         }
         let here = self.places.realm();
